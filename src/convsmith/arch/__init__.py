@@ -1,0 +1,45 @@
+"""What a network is, as data: recorded calls of blocks, choices, architectures, their files, and the registry."""
+
+from convsmith.arch.architecture import Architecture, Reference, adapt, canonical
+from convsmith.arch.choice import Choice, choice
+from convsmith.arch.files import dump_spec, write_whole, write_whole_bytes
+from convsmith.arch.registry import block, block_names, registered
+from convsmith.arch.spec import BlockSpec, changed_arguments, spec
+from convsmith.arch.tree import (
+    Decisions,
+    apply,
+    complete,
+    has_choice,
+    mutate,
+    neighbours,
+    open_choices,
+    random_decisions,
+    resolve,
+)
+
+__all__ = [
+    "Architecture",
+    "BlockSpec",
+    "Choice",
+    "Decisions",
+    "Reference",
+    "adapt",
+    "apply",
+    "block",
+    "block_names",
+    "canonical",
+    "changed_arguments",
+    "choice",
+    "complete",
+    "dump_spec",
+    "has_choice",
+    "mutate",
+    "neighbours",
+    "open_choices",
+    "random_decisions",
+    "registered",
+    "resolve",
+    "spec",
+    "write_whole",
+    "write_whole_bytes",
+]
