@@ -1,0 +1,64 @@
+"""Sizes of maps without data: one pass of each block on the meta device, remembered by spec and input shape."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convsmith.arch import Architecture, BlockSpec
+from convsmith.network.build import carried, refuse_choices
+
+Shape = tuple[int, ...]
+Shapes = tuple[Shape, ...]  # of the maps that flow along the chain, the current one last
+
+
+@lru_cache(maxsize=65536)
+def block_output(spec: BlockSpec, inputs: Shapes) -> Shapes:
+    """The shapes behind one block; ValueError for an input that the block cannot take."""
+    taken = carried(inputs, spec.carries)
+    with torch.device("meta"), torch.no_grad():
+        module = spec.build(taken[-1][1] if spec.carries == 1 else tuple(shape[1] for shape in taken)).eval()
+        maps = tuple(torch.empty(shape) for shape in taken)
+        try:
+            outputs = module(maps if spec.carries > 1 else maps[-1])
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(str(error).splitlines()[0]) from None
+    return tuple(map(_shape, outputs if isinstance(outputs, tuple) else (outputs,)))
+
+
+def output_shapes(architecture: Architecture, input_shape: Shape) -> list[tuple[str, BlockSpec, Shapes]]:
+    """`(path, spec, shapes behind it)` of every block for a batch of `input_shape` (N, C, H, W).
+
+    Raises ValueError, naming the block and what it was given, where the input does not fit the network.
+    """
+    refuse_choices(architecture)
+    if len(input_shape) != 4 or any(type(side) is not int or side < 1 for side in input_shape):
+        raise ValueError(f"an input shape is (N, C, H, W) in positive integers, got {tuple(input_shape)}")
+    if input_shape[1] != architecture.in_channels:
+        raise ValueError(
+            f"{architecture.name} takes {architecture.in_channels} channels, got an input of {input_shape[1]}; "
+            "give in_channels where the network is made"
+        )
+    shapes: Shapes = (tuple(input_shape),)
+    listed = []
+    for path, spec in architecture.blocks():
+        try:
+            shapes = block_output(spec, shapes if path != "head" else shapes[-1:])
+        except (ValueError, TypeError) as error:
+            size = "x".join(map(str, input_shape[2:]))
+            raise ValueError(
+                f"an input of {size} does not fit {architecture.name}: {path} ({spec.block}) got a map of "
+                f"{'x'.join(map(str, shapes[-1][2:]))} and {shapes[-1][1]} channels ({error}); "
+                "take a larger input, or zoo.for_small_inputs"
+            ) from None
+        listed.append((path, spec, shapes))
+    return listed
+
+
+def _shape(output: Any) -> Shape:
+    if not isinstance(output, Tensor):
+        raise ValueError(f"a block must return a map or a tuple of maps, got {type(output).__name__}")
+    return tuple(output.shape)

@@ -1,0 +1,113 @@
+"""Weights from and to other libraries and files: mapped by position, checked by shape, read without running code."""
+
+from __future__ import annotations
+
+import fnmatch
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Order = Sequence[tuple[str, str]]  # (ours, theirs): name patterns in the order of the mapping
+
+
+def transplant(source_state_dict: Mapping[str, Tensor], network: nn.Module, *, order: Order | None = None) -> None:
+    """Copy the weights of another library's network into ours, by position in the two state dicts.
+
+    Both list the main path of a block before its shortcut, as torchvision registers them. Where a source differs,
+    `order` lists (ours, theirs) name patterns with `*`: weights that match an earlier pair are mapped among
+    themselves, in the order of their state dicts, and what no pair matches is mapped last. A fully connected layer
+    stored as a 1 x 1 convolution, or the other way round, is reshaped. A norm's `num_batches_tracked` may be absent.
+
+    Raises ValueError with the first mismatch: both names and shapes. Equal shapes prove nothing: compare outputs too.
+    """
+    own = network.state_dict()
+    pairs = [*(order or ()), ("*", "*")]
+    ours, theirs = _groups(own, [a for a, _ in pairs]), _groups(source_state_dict, [b for _, b in pairs])
+    mapped: dict[str, Tensor] = {}
+    for pattern, our_names, their_names in zip(pairs, ours, theirs, strict=True):
+        for i in range(max(len(our_names), len(their_names))):
+            if i >= len(our_names) or i >= len(their_names):
+                side, name = ("source", their_names[i]) if i >= len(our_names) else ("network", our_names[i])
+                raise ValueError(
+                    f"for the pattern {pattern} the network has {len(our_names)} weights and the source "
+                    f"{len(their_names)}; the first left over is the {side}'s {name}"
+                )
+            our_name, their_name = our_names[i], their_names[i]
+            ours_is, theirs_is = own[our_name], source_state_dict[their_name]
+            if ours_is.squeeze().shape != theirs_is.squeeze().shape:
+                raise ValueError(
+                    f"weight {i} of the pattern {pattern} differs in shape: ours is {our_name} {tuple(ours_is.shape)}, "
+                    f"the source's is {their_name} {tuple(theirs_is.shape)}"
+                )
+            mapped[our_name] = theirs_is.reshape(ours_is.shape)
+    network.load_state_dict(mapped, strict=False)
+
+
+def load_weights(network: nn.Module, path: str | Path, *, order: Order | None = None) -> None:
+    """Load a safetensors file or a state dict saved by torch, ours by name or another library's by position.
+
+    Nothing in the file can run code: torch's files are read with `weights_only=True`. ValueError for anything else.
+    """
+    state = read_weights(path)
+    own = network.state_dict()
+    try:
+        if set(state) == set(own):
+            network.load_state_dict(state)
+        else:
+            transplant(state, network, order=order)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"the weights in {path} do not fit the network: {' '.join(str(error).split())}") from None
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or of a state dict saved by torch, by name, on the CPU."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no weights file {path}; give a .safetensors file or a state dict saved by torch"
+        )
+    if path.suffix == ".safetensors":
+        import safetensors
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{path} is no whole safetensors file ({error}); write it again") from None
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = re.split(r"[.\n]", str(error))[0]
+        raise ValueError(
+            f"{path} is no state dict that can be read without running code ({reason}); save network.state_dict()"
+        ) from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} must hold a state dict, names to tensors; save network.state_dict()")
+    return dict(state)
+
+
+def save_weights(network: nn.Module, path: str | Path) -> None:
+    """Write the weights as safetensors, whole or not at all; the architecture, if there is one, inside as metadata."""
+    from safetensors.torch import save
+
+    from convsmith.arch import write_whole_bytes
+
+    architecture = getattr(network, "architecture", None)
+    metadata = {"format": "pt"} | ({"architecture": architecture.to_json()} if architecture is not None else {})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_whole_bytes(Path(path), save(tensors, metadata))
+
+
+def _groups(names: Mapping[str, Tensor], patterns: Sequence[str]) -> list[list[str]]:
+    groups: list[list[str]] = [[] for _ in patterns]
+    for name in names:
+        if not name.endswith("num_batches_tracked"):
+            groups[next(i for i, pattern in enumerate(patterns) if fnmatch.fnmatchcase(name, pattern))].append(name)
+    return groups

@@ -1,0 +1,45 @@
+"""Attention over channels."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from convsmith.arch import BlockSpec, block
+from convsmith.nn.act import build_act
+
+
+@block("squeeze_excite")
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation (Hu et al. 2018, arXiv:1709.01507, Sec. 3): x * gate(W2 act(W1 mean(x))).
+
+    The two fully connected layers are 1 x 1 convolutions with bias. `squeeze_channels` None is in_channels / 16, at
+    least 1, the paper's reduction.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        squeeze_channels: int | None = None,
+        act: str | BlockSpec = "relu",
+        gate: str | BlockSpec = "sigmoid",
+    ):
+        super().__init__()
+        squeezed = max(1, in_channels // 16) if squeeze_channels is None else squeeze_channels
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.reduce = nn.Conv2d(in_channels, squeezed, 1)
+        self.act = build_act(act, squeezed)
+        self.expand = nn.Conv2d(squeezed, in_channels, 1)
+        self.gate = build_act(gate, in_channels)
+        self.out_channels = in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        return x * self.gate(self.expand(self.act(self.reduce(self.pool(x)))))
+
+
+def build_squeeze_excite(channels: int, se_ratio: float, reference: int) -> nn.Module:
+    """Squeeze-and-excitation with `se_ratio * reference` squeezed channels; none where the ratio is 0."""
+    if se_ratio == 0:
+        return nn.Identity()
+    return SqueezeExcite(channels, squeeze_channels=max(1, round(reference * se_ratio)))
