@@ -1,0 +1,111 @@
+"""What a network costs: of any module by one counted pass, of an architecture by adding up its blocks.
+
+A block's counts are remembered by its spec and the shapes in front of it, so that a search can ask for the cost of
+every candidate.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import torch
+from torch import nn
+
+from convsmith.arch import Architecture, BlockSpec
+from convsmith.measure.count import Counts, ModuleCounts, OperatorCounts, count
+from convsmith.network import output_shapes
+from convsmith.network.build import carried
+from convsmith.network.shapes import Shape, Shapes
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one forward pass over the whole of an input costs; see `Counts` for what each number means.
+
+    `parts` are the counted pieces by path: the blocks of an architecture, or the one module.
+    """
+
+    params: int
+    macs: int
+    activations: int
+    memory_bytes: int
+    parts: tuple[tuple[str, Counts], ...]
+
+    @cached_property
+    def by_module(self) -> Mapping[str, ModuleCounts]:
+        """Counts by module path as in `named_modules`, "" being the whole."""
+        whole = ModuleCounts(self.params, self.macs, self.activations, self.memory_bytes)
+        found = {"": whole}
+        for path, counts in self.parts:
+            for inner, module in counts.by_module.items():
+                name = ".".join(filter(None, (path, inner)))
+                if name:
+                    found[name] = module
+        return found
+
+    @cached_property
+    def by_operator(self) -> Mapping[str, OperatorCounts]:
+        """Counts by operator ("convolution", "batch_norm", ...)."""
+        found: dict[str, OperatorCounts] = {}
+        for _, counts in self.parts:
+            for name, own in counts.by_operator.items():
+                known = found.get(name, OperatorCounts(0, 0, 0))
+                found[name] = OperatorCounts(
+                    known.calls + own.calls, known.macs + own.macs, known.memory_bytes + own.memory_bytes
+                )
+        return found
+
+    @cached_property
+    def uncounted(self) -> Mapping[str, int]:
+        """Calls of operators that have no formula and are not known to be free of multiply-accumulates."""
+        return dict(sum((Counter(counts.uncounted) for _, counts in self.parts), Counter()))
+
+
+def cost(network: nn.Module | Architecture, input_shape: Shape = (1, 3, 224, 224)) -> Cost:
+    """Params, MACs, activations and memory traffic of one forward pass over a batch of `input_shape` (N, C, H, W).
+
+    Of a module, whatever library it is from, one pass is watched on the meta device, which leaves it untouched. Of an
+    architecture the blocks are added up, in eval mode; its auxiliary heads count among the params only, as they do not
+    run in `forward`. ValueError where the input does not fit an architecture.
+    """
+    if not isinstance(network, Architecture):
+        return _total((("", count(network, tuple(input_shape))),))
+    shapes: Shapes = (tuple(input_shape),)
+    parts: list[tuple[str, Counts]] = []
+    channels: dict[tuple[int, int], int] = {}
+    for path, spec, behind in output_shapes(network, tuple(input_shape)):
+        parts.append((path, _block_counts(spec, carried(shapes, spec.carries))))
+        shapes = behind
+        if network.aux and path.startswith("stages."):
+            _, stage, block = path.split(".")
+            channels[int(stage), int(block)] = behind[-1][1]
+    aux = sum(_block_params(spec, channels[stage, block]) for stage, block, spec in network.aux)
+    return _total(tuple(parts), extra_params=aux)
+
+
+def _total(parts: tuple[tuple[str, Counts], ...], extra_params: int = 0) -> Cost:
+    counts = [own for _, own in parts]
+    return Cost(
+        params=sum(c.params for c in counts) + extra_params,
+        macs=sum(c.macs for c in counts),
+        activations=sum(c.activations for c in counts),
+        memory_bytes=sum(c.memory_bytes for c in counts),
+        parts=parts,
+    )
+
+
+@lru_cache(maxsize=65536)
+def _block_counts(spec: BlockSpec, shapes: Shapes) -> Counts:
+    channels = tuple(shape[1] for shape in shapes)
+    with torch.device("meta"):
+        module = spec.build(channels if spec.carries > 1 else channels[-1]).eval()
+    return count(module, shapes if spec.carries > 1 else shapes[-1])
+
+
+@lru_cache(maxsize=4096)
+def _block_params(spec: BlockSpec, channels: int) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in spec.build(channels).parameters())

@@ -1,0 +1,107 @@
+"""The same network in torchvision, timm or pytorchcv, with weights that make a comparison see."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from convsmith.zoo.variant import PYTORCHCV, TIMM, TORCHVISION, Variant
+
+# Peers that their library does not build by a name alone: variant -> builder.
+BUILDERS: dict[str, Callable[[], nn.Module]] = {}
+
+
+def builder(*names: str) -> Callable[[Callable[[str], nn.Module]], Callable[[str], nn.Module]]:
+    """Register how the peer of some variants is built: the function is called with the variant's name."""
+
+    def register(build: Callable[[str], nn.Module]) -> Callable[[str], nn.Module]:
+        for name in names:
+            BUILDERS[name] = lambda name=name: build(name)
+        return build
+
+    return register
+
+
+@builder("mobilenet_v2_x0_35", "mobilenet_v2_x0_5", "mobilenet_v2_x0_75", "mobilenet_v2_x1_4")
+def _mobilenet_v2(name: str) -> nn.Module:
+    import torchvision
+
+    return torchvision.models.mobilenet_v2(width_mult=float(name.partition("_x")[2].replace("_", ".")))
+
+
+def has_peer(variant: Variant) -> bool:
+    return variant.source in (TORCHVISION, TIMM, PYTORCHCV)
+
+
+def build_peer(variant: Variant) -> nn.Module:
+    """The other library's network, freshly initialised, in eval mode and float64."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        if variant.name in BUILDERS:
+            peer = BUILDERS[variant.name]()
+        elif variant.source == TORCHVISION:
+            import torchvision
+
+            peer = torchvision.models.get_model(variant.peer or variant.name, weights=None)
+        elif variant.source == TIMM:
+            import timm
+
+            peer = timm.create_model(variant.peer or variant.name)
+        else:
+            from pytorchcv.model_provider import get_model
+
+            peer = get_model(variant.peer or variant.name, pretrained=False)
+            if isinstance(getattr(peer.features, "final_pool", None), nn.AvgPool2d):
+                peer.features.final_pool = nn.AdaptiveAvgPool2d(1)  # the same at its own size; takes others too
+    return peer.double().eval()
+
+
+def randomise(network: nn.Module, images: Tensor, seed: int = 0) -> None:
+    """He-scaled weights, and norm statistics taken from these images and jittered.
+
+    With careless random weights the outputs of two different images agree to 1e-7, and a comparison is blind.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(like: Tensor, low: float, high: float) -> Tensor:
+        return torch.empty_like(like).uniform_(low, high, generator=generator)
+
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                fan_in = module.weight[0].numel()
+                module.weight.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+                if module.bias is not None:
+                    module.bias.copy_(uniform(module.bias, -0.2, 0.2))
+        for norm in norms:
+            norm.weight.copy_(uniform(norm.weight, 0.7, 1.3))
+            norm.bias.copy_(uniform(norm.bias, -0.2, 0.2))
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 1.0
+            norm.train()
+        network(images)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+            norm.running_mean += uniform(norm.running_mean, -0.2, 0.2) * norm.running_var.sqrt()
+            norm.running_var *= uniform(norm.running_var, 0.8, 1.25)
+
+
+def images(size: int, *, batch: int = 4, channels: int = 3, seed: int = 1) -> Tensor:
+    return torch.randn(batch, channels, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_equal_outputs(ours: Tensor, theirs: Tensor, *, tolerance: float = 1e-8) -> None:
+    """Equal to `tolerance` of the outputs' scale, on images whose outputs differ clearly from each other."""
+    scale = theirs.abs().max()
+    assert (theirs[0] - theirs[1]).abs().max() > 1e-2 * scale, (
+        "two images give the same output: the comparison is blind"
+    )
+    assert (ours - theirs).abs().max() <= tolerance * scale
