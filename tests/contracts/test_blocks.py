@@ -31,9 +31,26 @@ EXAMPLES: dict[str, list[dict]] = {
         {"out_channels": 24, "stride": 2, "expansion": 1.0, "se_ratio": 0.25},
     ],
     "group_norm": [{"groups": 4}],
+    "channel_shuffle": [{"groups": 4}],
+    "shuffle_unit_v1": [
+        {"out_channels": 16, "groups": 2},
+        {"out_channels": 24, "groups": 2, "stride": 2, "grouped_reduce": False},
+    ],
+    "shuffle_unit_v2": [{"out_channels": 16}, {"out_channels": 24, "stride": 2, "split": "paper"}],
+    "norm_act_conv": [{"out_channels": 24}, {"out_channels": 24, "stride": 2, "groups": 4, "norm": None}],
+    "dense_block": [{"num_layers": 2}, {"num_layers": 2, "growth_rate": (4, 6), "bottleneck_ratio": 0.0, "norm": None}],
+    "transition": [{}, {"stride": 1, "out_channels": 5}],
+    "inception": [{"conv1x1": 4, "conv3x3": (6, 8), "conv5x5": (2, 4), "pool_proj": 4}],
+    "aux_classifier": [{"dropout": 0.0}, {"dropout": 0.0, "windows": "equal", "norm": None}],
+    "factorized_reduction": [{}, {"stride": 1}],
+    "stacked_separable": [{}, {"kernel_size": 5, "stride": 2, "padding": "same"}],
+    "nas_cell": [
+        {"filters": 8, "operations": (("sep_3x3", 0, "identity", 1), ("max_3x3", 2, "avg_3x3", 0))},
+        {"filters": 8, "operations": (("sep_5x5", 1, "avg_3x3", 0),), "concat": (0, 1, 2), "stride": 2},
+    ],
 }
 # Blocks that carry several maps: the channels in front of them.
-IN_CHANNELS: dict[str, tuple[int, ...]] = {}
+IN_CHANNELS: dict[str, tuple[int, ...]] = {"nas_cell": (12, 16)}
 WIDTHS = {"out_channels": 24, "num_classes": 10}
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from convsmith import zoo
 from convsmith.zoo.variant import PYTORCHCV, TIMM, TORCHVISION, Variant
 
 # Peers that their library does not build by a name alone: variant -> builder.
@@ -34,8 +35,48 @@ def _mobilenet_v2(name: str) -> nn.Module:
     return torchvision.models.mobilenet_v2(width_mult=float(name.partition("_x")[2].replace("_", ".")))
 
 
+SHUFFLENET_V1_WITHOUT_A_NAME = [
+    *(f"shufflenet_v1_g{groups}_x{width}" for groups in (1, 3) for width in ("1_5", "2_0")),
+    *(f"shufflenet_v1_g{g}_x{width}" for g in (2, 4, 8) for width in ("0_25", "0_5", "0_75", "1_5", "2_0")),
+]
+
+
+@builder(*SHUFFLENET_V1_WITHOUT_A_NAME)
+def _shufflenet_v1(name: str) -> nn.Module:
+    from pytorchcv.models.shufflenet import ShuffleNet
+
+    architecture = zoo.get(name)
+    channels = [[unit.get("out_channels") for unit in stage] for stage in architecture.stages]
+    groups = int(name.removeprefix("shufflenet_v1_g")[0])
+    return ShuffleNet(channels, init_block_channels=architecture.stem[0].get("out_channels"), groups=groups)
+
+
+@builder("shufflenet_v2_x1_5_paper", "shufflenet_v2_x2_0_paper")
+def _shufflenet_v2(name: str) -> nn.Module:
+    # pytorchcv's own networks of these widths have another last convolution.
+    from pytorchcv.models.shufflenetv2b import ShuffleNetV2b
+
+    widths, last = {"x1_5": ((176, 352, 704), 1024), "x2_0": ((244, 488, 976), 2048)}[name.split("_", 2)[2][:4]]
+    channels = [[width] * repeats for width, repeats in zip(widths, (4, 8, 4), strict=True)]
+    return ShuffleNetV2b(channels, init_block_channels=24, final_block_channels=last)
+
+
+@builder("densenet264")
+def _densenet(name: str) -> nn.Module:
+    import torchvision
+
+    return torchvision.models.DenseNet(growth_rate=32, block_config=(6, 12, 64, 48), num_init_features=64)
+
+
+@builder("googlenet")
+def _googlenet(name: str) -> nn.Module:
+    import torchvision
+
+    return torchvision.models.googlenet(aux_logits=False, init_weights=False, transform_input=False)
+
+
 def has_peer(variant: Variant) -> bool:
-    return variant.source in (TORCHVISION, TIMM, PYTORCHCV)
+    return variant.source in (TORCHVISION, TIMM, PYTORCHCV) or variant.name in BUILDERS
 
 
 def build_peer(variant: Variant) -> nn.Module:
@@ -56,8 +97,8 @@ def build_peer(variant: Variant) -> nn.Module:
             from pytorchcv.model_provider import get_model
 
             peer = get_model(variant.peer or variant.name, pretrained=False)
-            if isinstance(getattr(peer.features, "final_pool", None), nn.AvgPool2d):
-                peer.features.final_pool = nn.AdaptiveAvgPool2d(1)  # the same at its own size; takes others too
+        if isinstance(getattr(getattr(peer, "features", None), "final_pool", None), nn.AvgPool2d):  # pytorchcv's
+            peer.features.final_pool = nn.AdaptiveAvgPool2d(1)  # the same at its own size; takes others too
     return peer.double().eval()
 
 

@@ -1,0 +1,88 @@
+"""Whether what is shipped computes what the network computes: fresh inputs, several batch sizes, one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+Run: TypeAlias = Callable[[Tensor], Tensor]
+
+# The largest difference to eager, as a share of eager's largest output: about a thousand roundings of the type.
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+BATCH_SIZES = (1, 3)
+
+
+def check_example(example: Tensor) -> None:
+    """Raise ValueError for an example that cannot stand for the network's inputs."""
+    if not isinstance(example, Tensor) or example.dtype not in TOLERANCES or example.dim() < 2 or not example.numel():
+        shown = (
+            f"{example.dtype} of shape {tuple(example.shape)}"
+            if isinstance(example, Tensor)
+            else type(example).__name__
+        )
+        raise ValueError(
+            f"the example must be a floating-point tensor with a batch dimension, such as (N, C, H, W), got {shown}"
+        )
+
+
+def eager_run(module: nn.Module) -> Run:
+    """The module's own forward pass without gradients; an output that is not one tensor raises ValueError."""
+
+    def run(x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            output = module(x)
+        if not isinstance(output, Tensor):
+            raise ValueError(
+                f"a network to deploy must return one tensor, and {type(module).__name__} returns a "
+                f"{type(output).__name__}; wrap it in a module that picks one"
+            )
+        return output
+
+    return run
+
+
+def check_run(run: Run, example: Tensor) -> None:
+    """Run once; raise ValueError when the network does not take the example."""
+    try:
+        run(example)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"the network must take {example.dtype} of shape {tuple(example.shape)}, and fails ({reason}); "
+            "give an example of the shape and type that it was built for"
+        ) from error
+
+
+def largest_difference(
+    reference: Run, candidate: Run, example: Tensor, batch_sizes: Sequence[int] = BATCH_SIZES
+) -> float:
+    """The largest difference of two runs, as a share of the reference's largest output, over several inputs.
+
+    The inputs are the example and, for each batch size, normal noise with the example's mean and deviation.
+
+    Raises ValueError when the reference gives a value that is not finite, which nothing can agree with.
+    """
+    return max(_difference(reference(x), candidate(x)) for x in (example, *_noise(example, batch_sizes)))
+
+
+def _noise(example: Tensor, batch_sizes: Sequence[int]) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    values = example.double()
+    mean, deviation = values.mean().item(), values.std(correction=0).item() or 1.0
+    for batch_size in batch_sizes:
+        noise = torch.randn((batch_size, *example.shape[1:]), generator=generator, dtype=torch.float64)
+        yield (noise * deviation + mean).to(example)
+
+
+def _difference(reference: Tensor, candidate: Tensor) -> float:
+    if not reference.isfinite().all():
+        raise ValueError("the network's outputs must be finite to be verified, got NaN or infinity; check its weights")
+    if candidate.shape != reference.shape:
+        return float("inf")
+    expected = reference.double()
+    scale = expected.abs().max().item() or 1.0
+    difference = (candidate.to(expected) - expected).abs().max().item() / scale
+    return float("inf") if difference != difference else difference  # NaN would pass as the smaller one of max()

@@ -1,0 +1,19 @@
+"""A copy of a module as it is now, for inference."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+
+def snapshot(module: nn.Module) -> nn.Module:
+    """A deep copy in eval mode; raises ValueError for a module that cannot be copied."""
+    try:
+        return copy.deepcopy(module).eval()
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"a network must be copyable by copy.deepcopy, and {type(module).__name__} is not ({reason}); "
+            "keep tensors that are computed from others out of its attributes"
+        ) from error

@@ -1,0 +1,77 @@
+"""Which module is called with whose output: the graph of a forward pass, by torch.fx."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+
+class NotTraceableError(ValueError):
+    """The module's own `forward` branches on values or does what torch.fx cannot follow."""
+
+
+def trace(module: nn.Module) -> tuple[fx.Graph, set[int]]:
+    """The graph of a call with one tensor, other arguments at their defaults, and the ids of the tensors read.
+
+    Read are the parameters and buffers that a `forward` took out of a module rather than calling it. Layers of
+    torch.nn, convolutions, linear layers and batch norms (subclasses too) are nodes, and so is every submodule whose
+    class torch.fx cannot follow. Tracing runs `forward`, which may leave something behind in the module: give a copy.
+
+    Raises NotTraceableError when torch.fx cannot follow the module's own `forward`.
+    """
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    defaults = {p.name: p.default for p in parameters[1:] if p.default is not inspect.Parameter.empty}
+    opaque: set[type[nn.Module]] = set()
+    while True:
+        tracer = _Tracer(opaque)
+        try:
+            with warnings.catch_warnings():
+                # It cannot assert that an unusual default is still given; nobody calls the graph.
+                warnings.filterwarnings("ignore", "Was not able to add assertion", UserWarning)
+                return tracer.trace(module, defaults), tracer.read
+        except Exception as error:
+            if tracer.failed is None:
+                reason = str(error).partition("\n")[0]
+                raise NotTraceableError(
+                    f"folding needs a forward without control flow on values, and torch.fx could not follow that of "
+                    f"{type(module).__name__} ({reason}); move the branch into a submodule, or go on without folding"
+                ) from error
+            opaque.add(tracer.failed)
+
+
+class _Tracer(fx.Tracer):
+    """Remembers what was read, and the class of the innermost submodule that could not be traced.
+
+    The classes in `opaque` are nodes.
+    """
+
+    def __init__(self, opaque: set[type[nn.Module]]):
+        super().__init__()
+        self.opaque = opaque
+        self.failed: type[nn.Module] | None = None
+        self.read: set[int] = set()
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        known = isinstance(m, _BatchNorm | _ConvNd | nn.Linear) or type(m) in self.opaque
+        return known or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            if self.failed is None and not self.is_leaf_module(m, self.path_of_module(m)):
+                self.failed = type(m)
+            raise
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if isinstance(attr_val, Tensor):
+            self.read.add(id(attr_val))
+        return super().getattr(attr, attr_val, parameter_proxy_cache)

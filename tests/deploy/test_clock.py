@@ -1,0 +1,108 @@
+import gc
+import statistics
+import time
+
+import pytest
+import torch
+
+from convsmith.deploy import clock
+
+
+def test_slow_call_is_measured_slower():
+    timings = clock.measure({"slow": lambda: time.sleep(0.005), "quick": lambda: None}, rounds=3)
+    assert timings["slow"].median_ms > 50 * timings["quick"].median_ms
+    assert timings["slow"].median_ms >= 5
+
+
+def test_rounds_take_turns_and_alternate_their_direction():
+    called = []
+    calls = {name: lambda name=name: (called.append(name), time.sleep(0.003)) for name in "abc"}
+    timings = clock.measure(calls, rounds=4, warmup=2)
+    assert [timings[name].calls_per_round for name in "abc"] == [1, 1, 1]
+    # Two untimed calls and one that finds how many make a sample; then in each round an untimed and a timed call.
+    assert "".join(called) == "aaabbbccc" + "aabbcc" + "ccbbaa" + "aabbcc" + "ccbbaa"
+
+
+def test_short_calls_are_timed_in_bursts():
+    count = 0
+
+    def call():
+        nonlocal count
+        count += 1
+
+    timing = clock.measure({"one": call}, rounds=5)["one"]
+    assert timing.calls_per_round > 1
+    assert count >= 5 * timing.calls_per_round
+    assert len(timing.samples_ms) == 5
+
+
+def test_median_and_spread_are_those_of_the_samples():
+    timing = clock.measure({"one": lambda: sum(range(1000))}, rounds=7)["one"]
+    assert timing.median_ms == statistics.median(timing.samples_ms)
+    deviations = [abs(sample - timing.median_ms) for sample in timing.samples_ms]
+    assert timing.spread_ms == statistics.median(deviations)
+
+
+def test_budget_ends_after_at_least_three_rounds():
+    timing = clock.measure({"one": lambda: time.sleep(0.003)}, rounds=1000, budget_seconds=1e-6)["one"]
+    assert len(timing.samples_ms) == 3
+
+
+def test_garbage_is_not_collected_while_timing_and_is_again_afterwards():
+    states = []
+    assert gc.isenabled()
+    clock.measure({"one": lambda: (states.append(gc.isenabled()), time.sleep(0.002))}, rounds=2)
+    assert not any(states)
+    assert gc.isenabled()
+
+
+def test_garbage_collection_returns_after_a_failing_call():
+    with pytest.raises(ZeroDivisionError):
+        clock.measure({"one": lambda: 1 / 0})
+    assert gc.isenabled()
+
+
+def test_threads_are_set_and_restored():
+    before = torch.get_num_threads()
+    with clock.threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    with clock.threads(None):
+        assert torch.get_num_threads() == before
+
+
+def test_threads_are_restored_after_an_exception():
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), clock.threads(before + 1):
+        raise KeyError
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("count", [0, -1, True, 1.0])
+def test_threads_are_a_positive_integer(count):
+    with pytest.raises(ValueError, match="threads must be a positive integer, got"), clock.threads(count):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("candidates", "options", "message"),
+    [
+        ({}, {}, "at least one candidate"),
+        ({"a": int}, {"rounds": 0}, "rounds must be"),
+        ({"a": int}, {"warmup": 0}, "warmup must be"),
+        ({"a": int}, {"budget_seconds": float("nan")}, "budget_seconds must be"),
+        ({"a": int}, {"device": "meta"}, "must be the CPU or a CUDA device"),
+        ({"a": int}, {"device": "cuda:99"}, "must be the CPU or a CUDA device"),
+        ({"a": int}, {"device": "gpu"}, "unknown device"),
+    ],
+)
+def test_wrong_arguments_are_refused(candidates, options, message):
+    with pytest.raises(ValueError, match=message):
+        clock.measure(candidates, **options)
+
+
+@pytest.mark.gpu
+def test_cuda_work_is_timed_to_its_end():
+    large, small = (torch.randn(side, side, device="cuda") for side in (8192, 8))
+    timings = clock.measure({"large": lambda: large @ large, "small": lambda: small @ small}, device="cuda")
+    assert timings["large"].median_ms > 5 * timings["small"].median_ms

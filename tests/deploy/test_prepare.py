@@ -1,0 +1,143 @@
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from convsmith import deploy
+from convsmith.deploy.backends.registry import _BACKENDS, Backend, register
+
+
+def network():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(32, 5))
+
+
+IMAGES = torch.randn(2, 3, 4, 4)
+
+
+@pytest.fixture
+def add_backend(monkeypatch):
+    """Registers a back end for one test."""
+
+    def add(name, prepare, requires=()):
+        monkeypatch.setitem(_BACKENDS, name, Backend(name, prepare, requires, "extra_of_it"))
+
+    return add
+
+
+def test_eager_computes_with_a_copy_in_eval_mode_and_without_gradients():
+    module = network()
+    with torch.no_grad():
+        expected = module.eval()(IMAGES)
+    module.train()
+    prepared = deploy.prepare(module, IMAGES, backend="eager")
+    with torch.no_grad():
+        module[0].weight.zero_()
+    output = prepared(IMAGES)
+    torch.testing.assert_close(output, expected, rtol=0, atol=0)
+    assert not output.requires_grad
+    assert module.training
+    assert module[1].num_batches_tracked == 0
+    assert (prepared.backend, prepared.threads) == ("eager", torch.get_num_threads())
+    assert prepared(IMAGES[:1]).shape == (1, 5)
+
+
+def test_onnxruntime_agrees_with_eager_at_other_batch_sizes():
+    pytest.importorskip("onnxruntime")
+    module = network().eval()
+    prepared = deploy.prepare(module, IMAGES, backend="onnxruntime", threads=1)
+    for batch in (1, 2, 7):
+        x = torch.randn(batch, 3, 4, 4)
+        with torch.no_grad():
+            torch.testing.assert_close(prepared(x), module(x), rtol=1e-4, atol=1e-5)
+
+
+def test_threads_hold_during_the_call_and_are_restored():
+    class Threads(nn.Module):
+        def forward(self, x):
+            return x + torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    assert (
+        deploy.prepare(Threads(), torch.zeros(1, 1), backend="eager", threads=before + 1)(torch.zeros(1, 1))
+        == before + 1
+    )
+    assert torch.get_num_threads() == before
+
+
+def test_precision_is_that_of_the_computation_and_the_output_keeps_the_inputs_type():
+    class Rounding(nn.Module):
+        def forward(self, x):
+            return (1 + x) - 1
+
+    x = torch.full((1, 1), 1e-5, dtype=torch.float64)
+    for precision, expected in (("float64", 1e-5), ("float32", 1.0014e-5), ("bfloat16", 0.0), (None, 1e-5)):
+        module = nn.Sequential(Rounding(), nn.Linear(1, 1).double())
+        nn.init.ones_(module[1].weight)
+        nn.init.ones_(module[1].bias)
+        output = deploy.prepare(module, x, backend="eager", precision=precision)(x)
+        assert output.dtype == torch.float64
+        assert output.item() - 1 == pytest.approx(expected, rel=2e-2, abs=1e-9)
+
+
+def test_a_backend_that_differs_from_eager_is_refused(add_backend):
+    add_backend("rounding", lambda network, example, threads: lambda x: network(x) * 1.001)
+    with pytest.raises(ValueError, match=r"the back end rounding in float32 may differ from eager by 0\.0001"):
+        deploy.prepare(network(), IMAGES, backend="rounding")
+
+
+def test_auto_picks_the_fastest_of_those_that_agree(add_backend, monkeypatch):
+    def fails(network, example, threads):
+        raise ValueError("this one cannot")
+
+    def slow(network, example, threads):
+        return lambda x: (time.sleep(0.02), network(x))[1]
+
+    for name in set(_BACKENDS) - {"eager"}:
+        monkeypatch.delitem(_BACKENDS, name)
+    add_backend("slow", slow)
+    add_backend("wrong", lambda network, example, threads: lambda x: 2 * network(x))
+    add_backend("failing", fails)
+    add_backend("missing", fails, requires=("no_such_package",))
+    prepared = deploy.prepare(network(), IMAGES, backend="auto")
+    assert prepared.backend == "eager"
+    assert set(prepared.rejected) == {"wrong", "failing"}
+    monkeypatch.delitem(_BACKENDS, "eager")
+    assert deploy.prepare(network(), IMAGES).backend == "slow"
+    monkeypatch.delitem(_BACKENDS, "slow")
+    with pytest.raises(ValueError, match=r"no back end can run Sequential: .*this one cannot"):
+        deploy.prepare(network(), IMAGES)
+
+
+def test_a_backend_whose_package_is_missing_names_the_extra(add_backend):
+    add_backend("missing", lambda network, example, threads: network, requires=("no_such_package",))
+    assert "missing" in deploy.backends.names()
+    assert "missing" not in deploy.backends.installed()
+    with pytest.raises(ImportError, match=r"pip install 'convsmith\[extra_of_it\]'"):
+        deploy.prepare(network(), IMAGES, backend="missing")
+
+
+def test_a_name_is_taken_once():
+    with pytest.raises(ValueError, match="the back end's name 'eager' is taken"):
+        register(Backend("eager", lambda network, example, threads: network))
+
+
+class TwoOutputs(nn.Module):
+    def forward(self, x):
+        return {"out": x}
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "message"),
+    [
+        (network(), {"backend": "onnxruntme"}, "unknown back end 'onnxruntme'; did you mean 'onnxruntime'?"),
+        (network(), {"backend": "xyz"}, "unknown back end 'xyz'; there are eager, "),
+        (network(), {"precision": "int8"}, "unknown precision 'int8'; the precisions are float64, float32"),
+        (network(), {"backend": "eager", "threads": 0}, "threads must be a positive integer"),
+        (nn.Linear(3, 3), {"backend": "eager"}, "the network must take"),
+        (TwoOutputs(), {"backend": "eager"}, "must return one tensor, and TwoOutputs returns a dict"),
+    ],
+)
+def test_wrong_arguments_are_refused(module, options, message):
+    with pytest.raises(ValueError, match=message):
+        deploy.prepare(module, IMAGES, **options)
