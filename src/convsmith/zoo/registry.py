@@ -10,7 +10,7 @@ from importlib import import_module
 from convsmith.arch import Architecture
 from convsmith.zoo.variant import Variant
 
-FAMILIES = ("resnet", "mobilenet_v2")
+FAMILIES = ("resnet", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "densenet", "googlenet", "nasnet")
 
 
 @cache
