@@ -1,0 +1,38 @@
+"""The entry point: errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+from convsmith.cli.app import app
+
+COMMANDS = ("list", "show", "cost", "latency", "search", "status", "train", "export", "report", "demo")
+
+
+def main() -> None:
+    """Run the command line of this process.
+
+    Wrong input (ValueError, FileNotFoundError, a missing extra) ends with one line and exit code 2, a failure at run
+    time with one line and exit code 1, its traceback only where the environment variable CONVSMITH_TRACEBACK is set.
+    """
+    for command in COMMANDS:
+        import_module(f"convsmith.cli.{command}")
+    try:
+        app()
+    except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
+        _end(error, f"{error}", 2)
+    except KeyboardInterrupt:
+        _end(None, "stopped; the same command goes on where it was", 1)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        _end(error, f"{type(error).__name__}: {error} (CONVSMITH_TRACEBACK=1 shows where)", 1)
+
+
+def _end(error: Exception | None, message: str, code: int) -> None:
+    if error is not None and os.environ.get("CONVSMITH_TRACEBACK"):
+        raise error
+    sys.stderr.write(f"convsmith: {' '.join(message.split())}\n")
+    sys.exit(code)

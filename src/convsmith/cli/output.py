@@ -1,0 +1,39 @@
+"""What commands print: a table for people, or JSON for programs and nothing else on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def console(*, error: bool = False) -> Console:
+    """A console on standard output or error; as wide as the terminal, or wide enough where there is none."""
+    stream = sys.stderr if error else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else 200, highlight=False, soft_wrap=False)
+
+
+def print_json(document: Any) -> None:
+    """The document as JSON on standard output."""
+    sys.stdout.write(json.dumps(document, indent=1) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> None:
+    """A table on standard output; a column whose name begins with `>` is aligned to the right."""
+    table = Table(
+        title=title, title_justify="left", box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    for column in columns:
+        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def say(message: str) -> None:
+    """A message for the person at the terminal, on standard error."""
+    console(error=True).print(message, markup=False)

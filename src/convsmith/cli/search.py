@@ -1,0 +1,104 @@
+"""convsmith search: find a network for a data set under limits measured on this device."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import typer
+
+from convsmith.cli.app import app
+from convsmith.cli.arguments import DataName, InputSize, Json, RunDir, Seed, Threads, positive, run_name
+from convsmith.cli.output import print_json, print_table, say
+
+Limit = Annotated[
+    float | None, typer.Option(callback=positive, help="The largest admissible value.", show_default=False)
+]
+
+
+@app.command(epilog="Example: convsmith search --data digits --trials 40 --max-latency-ms 1.5 --epochs 5")
+def search(
+    data: DataName,
+    space: Annotated[str, typer.Option(help="stages or mobile.")] = "stages",
+    strategy: Annotated[
+        str, typer.Option(help="random, local_search or regularized_evolution.")
+    ] = "regularized_evolution",
+    trials: Annotated[int, typer.Option(min=1, help="Complete trials, over all starts of this run.")] = 50,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs that a candidate is trained.")] = 5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 64,
+    objective: Annotated[str, typer.Option(help="The metric to maximise; a leading '-' minimises.")] = "accuracy",
+    max_latency_ms: Limit = None,
+    max_params: Limit = None,
+    max_macs: Limit = None,
+    max_activations: Limit = None,
+    max_memory_bytes: Limit = None,
+    backend: Annotated[str, typer.Option(help="What the latency is measured with.")] = "eager",
+    threads: Threads = 1,
+    population: Annotated[int, typer.Option(min=1, help="Population of the evolution.")] = 20,
+    sample: Annotated[int, typer.Option(min=1, help="Sample of which the evolution's parent is the best.")] = 5,
+    executor: Annotated[str, typer.Option(help="inline, or process: one worker per core.")] = "inline",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes of --executor process.", show_default=False)
+    ] = None,
+    timeout_s: Annotated[
+        float | None,
+        typer.Option(callback=positive, help="Time of one trial, with --executor process.", show_default=False),
+    ] = None,
+    input_size: InputSize = None,
+    seed: Seed = 0,
+    run_dir: RunDir = None,
+    json: Json = False,
+) -> None:
+    """Search a space; the same command on the same run resumes, a larger --trials extends it."""
+    from convsmith import data as data_sets, search as searching
+    from convsmith.train import Recipe
+
+    images = data_sets.load(data, input_size=input_size)
+    channels, side, _ = images.input_shape
+    shape = (1, channels, side, side)
+    limits = {"params": max_params, "macs": max_macs, "activations": max_activations, "memory_bytes": max_memory_bytes}
+    constraints = [searching.cost_constraint(m, v, shape) for m, v in limits.items() if v is not None]  # type: ignore[arg-type]
+    if max_latency_ms is not None:
+        constraints.append(searching.latency_constraint(max_latency_ms, shape, backend=backend, threads=threads))
+    evolution = {"population_size": population, "sample_size": sample}
+    options = evolution if strategy == "regularized_evolution" else {}
+    folder = run_dir or run_name("search", data, space, strategy, seed)
+    history = searching.search(
+        searching.spaces.get(space, num_classes=images.num_classes, in_channels=channels, input_size=side),
+        searching.strategies.get(strategy, **options),
+        searching.TrainAndMeasure(data, Recipe(epochs=epochs, batch_size=batch_size), input_size=input_size),
+        trials=trials,
+        objective=objective,
+        constraints=constraints,
+        seed=seed,
+        run_dir=folder,
+        executor=_executor(executor, workers, timeout_s),
+    )
+    states = [trial.state for trial in history]
+    if json:
+        best = None if history.best is None else dataclasses.asdict(history.best)
+        counts = {state: states.count(state) for state in ("complete", "failed", "infeasible")}
+        print_json({"run_dir": str(folder), "counts": counts, "best": best, "architecture": str(folder / "best.json")})
+        return
+    best_first = sorted(history.complete, key=history.score, reverse=True)[:10]
+    metrics = list(best_first[0].metrics)
+    print_table(
+        (">trial", *(f">{metric}" for metric in metrics)),
+        ((str(t.number), *(f"{t.metrics[m]:.5g}" for m in metrics)) for t in best_first),
+    )
+    say(
+        f"{folder}: {len(history.complete)} complete trials; best.json holds the best network, `convsmith report` "
+        "makes the page"
+    )
+
+
+def _executor(name: str, workers: int | None, timeout_s: float | None) -> Any:
+    from convsmith.search import InlineExecutor, ProcessExecutor
+
+    if name == "process":
+        return ProcessExecutor(workers, timeout_s=timeout_s)
+    if name != "inline":
+        raise ValueError(f"unknown executor {name!r}; there are inline and process")
+    if workers is not None or timeout_s is not None:
+        raise ValueError("--workers and --timeout-s belong to --executor process; add it, or leave them out")
+    return InlineExecutor()

@@ -1,0 +1,98 @@
+"""How names on the command line become networks."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from convsmith.arch import Architecture
+    from convsmith.data import DataSet
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network that a command line names: ours as an architecture, another library's as a module."""
+
+    name: str
+    in_channels: int
+    input_size: int
+    architecture: Architecture | None
+    build: Callable[[], nn.Module]
+
+    def shape(self, batch: int = 1, input_size: int | None = None) -> tuple[int, int, int, int]:
+        """The input's shape: its own size, or the one asked for."""
+        side = input_size or self.input_size
+        return batch, self.in_channels, side, side
+
+
+def subjects(names: list[str]) -> list[Subject]:
+    """The networks of zoo names, globs, files and other libraries' names, in order, each once."""
+    from convsmith import zoo
+
+    found: dict[str, Subject] = {}
+    for name in names:
+        if ":" in name:
+            found[name] = _foreign(name)
+        elif name.endswith(".json"):
+            found[name] = _own(name)
+        elif any(character in name for character in "*?["):
+            matching = zoo.names(name)
+            if not matching:
+                raise ValueError(f"no architecture matches {name!r}; `convsmith list` shows them all")
+            found.update((match, _own(match)) for match in matching)
+        else:
+            found[name] = _own(name)
+    return list(found.values())
+
+
+def architecture_for(name: str, data: DataSet) -> Architecture:
+    """A zoo name with the classes and channels of the data, at the size of its images; a file as it is."""
+    from convsmith import zoo
+
+    if name.endswith(".json"):
+        return zoo.find(name)
+    channels, side, _ = data.input_shape
+    classic = zoo.get(name, num_classes=data.num_classes, in_channels=channels)
+    return zoo.for_small_inputs(classic, side)
+
+
+def _own(name: str) -> Subject:
+    from convsmith import zoo
+
+    architecture = zoo.find(name)
+    size = architecture.reference.input_size if architecture.reference else 224
+    return Subject(name, architecture.in_channels, size, architecture, lambda: zoo.create_model(architecture).eval())
+
+
+def _foreign(name: str) -> Subject:
+    library, _, model = name.partition(":")
+    if library == "torchvision":
+        import torchvision
+
+        known = torchvision.models.list_models()
+        return Subject(
+            name, 3, 224, None, _checked(name, model, known, lambda: torchvision.models.get_model(model).eval())
+        )
+    if library == "timm":
+        try:
+            import timm
+        except ImportError:
+            raise ImportError(f"{name} needs timm; pip install timm") from None
+        build = _checked(name, model, timm.list_models(), lambda: timm.create_model(model).eval())
+        config = timm.get_pretrained_cfg(model)
+        channels, size, _ = config.input_size if config else (3, 224, 224)
+        return Subject(name, channels, size, None, build)
+    raise ValueError(f"unknown library {library!r} in {name!r}; other libraries are timm:NAME and torchvision:NAME")
+
+
+def _checked(name: str, model: str, known: list[str], build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    if model not in known:
+        close = difflib.get_close_matches(model, known, n=3)
+        remedy = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(f"unknown network {name!r}{remedy}")
+    return build
