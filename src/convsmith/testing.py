@@ -70,10 +70,9 @@ class BlockContract:
         maps = inputs if isinstance(inputs, tuple) else (inputs,)
         for x in maps:
             x.requires_grad_()
-        outputs = _last(block(inputs))
+        outputs = block(inputs)
         # Uneven weights: behind a norm, the plain sum of a map has no gradient.
-        weights = torch.linspace(-1, 2, outputs.numel(), dtype=outputs.dtype).sin().view_as(outputs)
-        torch.autograd.backward((outputs * weights).sum())
+        torch.autograd.backward([(x * _waves(x)).sum() for x in (outputs if isinstance(outputs, tuple) else (outputs,))])
         leaves = [*block.named_parameters(), *((f"input {i}", x) for i, x in enumerate(maps))]
         assert not [name for name, p in leaves if p.grad is None or not p.grad.abs().max() > 0]
 
@@ -224,6 +223,10 @@ def _scored(number: int, decisions: dict[str, int], failed: bool = False) -> Tri
     # Some options are better than others, in any space.
     metrics = {} if failed else {"score": -float(sum(decisions.values()))}
     return Trial(number, dict(decisions), "failed" if failed else "complete", metrics)
+
+
+def _waves(x: Tensor) -> Tensor:
+    return torch.linspace(-1, 2, x.numel(), dtype=x.dtype).sin().view_as(x)
 
 
 def _channels(x: Tensor) -> int:

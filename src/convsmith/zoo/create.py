@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path
+
+from torch import Tensor
 
 from convsmith.arch import Architecture, Reference, adapt
 from convsmith.measure import cost
-from convsmith.network import Network, build, load_weights
-from convsmith.zoo.registry import get
+from convsmith.network import Network, build, load_weights, read_weights
+from convsmith.network.weights import Order
+from convsmith.zoo.registry import families, get
 
 
 def create_model(
@@ -23,10 +29,22 @@ def create_model(
     `weights` is a safetensors file or a state dict saved by torch, ours or a peer's (see
     `convsmith.network.load_weights`). A file whose `reference` differs from a recount is refused with both figures.
     """
-    network = build(find(architecture, num_classes=num_classes, in_channels=in_channels, aux_heads=aux_heads))
+    found = find(architecture, num_classes=num_classes, in_channels=in_channels, aux_heads=aux_heads)
+    network = build(found)
     if weights is not None:
-        load_weights(network, weights)
+        load_weights(network, weights, order=order_of(found.name, read_weights(weights)))
     return network
+
+
+def order_of(name: str, state_dict: Mapping[str, Tensor]) -> Order | None:
+    """The name patterns that map these weights of another library to a variant of the zoo; None for our own order."""
+    if name not in families():
+        return None
+    orders: dict[str, Order] = getattr(import_module(f"convsmith.zoo.{families()[name]}"), "ORDERS", {})
+    for order in orders.values():
+        if all(any(fnmatchcase(key, theirs) for key in state_dict) for _, theirs in order):
+            return order
+    return None
 
 
 def find(
