@@ -7,7 +7,7 @@ import typer
 app = typer.Typer(
     name="convsmith",
     help="Design, measure, search, train and ship convolutional networks for a given device.",
-    epilog="Exit codes: 0 done, 2 wrong usage or input, 1 a failure at run time. Ctrl-C leaves a run that resumes.",
+    epilog="Exit codes: 0 done, 2 wrong usage or input, 1 a failure at run time, 130 Ctrl-C; runs can be resumed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -47,7 +47,7 @@ def run_demo(folder: Path, *, quick: bool, seed: int) -> dict[str, Any]:
     for name in BASELINES:
         classic = zoo.get(name, num_classes=digits.num_classes, in_channels=1)
         architecture = zoo.for_small_inputs(classic, digits.input_shape[-1])
-        recipe = dataclasses.replace(train.recipes.basic(), epochs=scale.baseline_epochs, seed=seed, warmup_epochs=0.5)
+        recipe = dataclasses.replace(train.recipes.basic(), epochs=scale.baseline_epochs, seed=seed)
         baselines[name] = _train(architecture, recipe, folder / "baselines" / name)
     reference = max(BASELINES, key=lambda name: baselines[name].metrics["accuracy"])
     budget = _budget(folder, baselines, reference)
@@ -56,7 +56,7 @@ def run_demo(folder: Path, *, quick: bool, seed: int) -> dict[str, Any]:
     history = search.search(
         search.spaces.get("stages", num_classes=10, in_channels=1, input_size=8),
         search.strategies.get("regularized_evolution", population_size=12, sample_size=4),
-        search.TrainAndMeasure("digits", train.Recipe(epochs=scale.search_epochs)),
+        search.TrainAndMeasure("digits", dataclasses.replace(train.recipes.basic(), epochs=scale.search_epochs)),
         trials=scale.trials,
         objective="accuracy",
         constraints=[search.latency_constraint(budget, SHAPE)],

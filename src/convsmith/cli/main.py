@@ -8,14 +8,15 @@ from importlib import import_module
 
 from convsmith.cli.app import app
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 COMMANDS = ("list", "show", "cost", "latency", "search", "status", "train", "export", "report", "demo")
 
 
 def main() -> None:
     """Run the command line of this process.
 
-    Wrong input (ValueError, FileNotFoundError, a missing extra) ends with one line and exit code 2, a failure at run
-    time with one line and exit code 1, its traceback only where the environment variable CONVSMITH_TRACEBACK is set.
+    Wrong input (ValueError, FileNotFoundError, a missing extra) ends with one line and exit code 2, Ctrl-C with 130, a
+    failure at run time with one line and exit code 1, its traceback only where CONVSMITH_TRACEBACK is set.
     """
     for command in COMMANDS:
         import_module(f"convsmith.cli.{command}")
@@ -23,8 +24,10 @@ def main() -> None:
         app()
     except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
         _end(error, f"{error}", 2)
-    except KeyboardInterrupt:
-        _end(None, "stopped; the same command goes on where it was", 1)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
+            _end(None, "stopped; the same command goes on where it was", INTERRUPTED)
+        raise
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:

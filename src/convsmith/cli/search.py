@@ -51,7 +51,7 @@ def search(
 ) -> None:
     """Search a space; the same command on the same run resumes, a larger --trials extends it."""
     from convsmith import data as data_sets, search as searching
-    from convsmith.train import Recipe
+    from convsmith.train import recipes
 
     images = data_sets.load(data, input_size=input_size)
     channels, side, _ = images.input_shape
@@ -60,13 +60,14 @@ def search(
     constraints = [searching.cost_constraint(m, v, shape) for m, v in limits.items() if v is not None]  # type: ignore[arg-type]
     if max_latency_ms is not None:
         constraints.append(searching.latency_constraint(max_latency_ms, shape, backend=backend, threads=threads))
+    recipe = dataclasses.replace(recipes.get("basic"), epochs=epochs, batch_size=batch_size)
     evolution = {"population_size": population, "sample_size": sample}
     options = evolution if strategy == "regularized_evolution" else {}
     folder = run_dir or run_name("search", data, space, strategy, seed)
     history = searching.search(
         searching.spaces.get(space, num_classes=images.num_classes, in_channels=channels, input_size=side),
         searching.strategies.get(strategy, **options),
-        searching.TrainAndMeasure(data, Recipe(epochs=epochs, batch_size=batch_size), input_size=input_size),
+        searching.TrainAndMeasure(data, recipe, input_size=input_size),
         trials=trials,
         objective=objective,
         constraints=constraints,

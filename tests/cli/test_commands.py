@@ -1,0 +1,218 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import convsmith as cs
+from convsmith.cli import main
+from convsmith.cli.main import COMMANDS
+from convsmith.nn import Classifier, ConvNormAct
+
+TINY = cs.Architecture(
+    stem=[cs.spec(ConvNormAct, 4)],
+    stages=[[cs.spec(ConvNormAct, 8, stride=2)]],
+    head=cs.spec(Classifier, 10),
+    in_channels=1,
+    name="tiny",
+)
+
+
+@pytest.fixture
+def convsmith(monkeypatch, capsys, tmp_path):
+    """Run a command in an empty folder; its exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    TINY.replace(reference=cs.arch.Reference(438, 6992, 8)).save("tiny.json")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["convsmith", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def from_json(result):
+    code, out, err = result
+    assert code == 0, err
+    return json.loads(out)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(convsmith, command):
+    code, out, _ = convsmith(command, "--help")
+    assert code == 0
+    assert f"Example: convsmith {command}" in " ".join(out.split())
+    assert "--json" in out
+
+
+def test_the_module_is_the_command():
+    ran = subprocess.run([sys.executable, "-m", "convsmith", "--help"], capture_output=True, text=True, check=True)
+    assert all(command in ran.stdout for command in COMMANDS)
+
+
+def test_list(convsmith):
+    rows = from_json(convsmith("list", "resnet1*", "--json"))
+    assert [row["name"] for row in rows] == cs.zoo.names("resnet1*")
+    assert rows[0]["params"] == 11_689_512
+    assert "arXiv:1512.03385" in rows[0]["paper"]
+    code, out, _ = convsmith("list", "mobilenet*")
+    assert code == 0
+    assert "300.8" in out
+
+
+def test_show(convsmith):
+    code, out, _ = convsmith("show", "mobilenet_v2", "--input-size", 160)
+    assert code == 0
+    line = next(line for line in out.splitlines() if line.startswith("stage 2"))
+    assert line.split()[:2] == ["stage", "2"]
+    assert "24, stride=2" in line
+    assert "24 × 40 × 40" in line
+    shown = from_json(convsmith("show", "tiny.json", "--json"))
+    assert shown["params"] == sum(block["params"] for block in shown["blocks"]) == 438
+
+
+def test_cost_of_names_globs_files_and_other_libraries(convsmith):
+    rows = from_json(convsmith("cost", "tiny.json", "mobilenet_v2*", "torchvision:resnet18", "timm:resnet18", "--json"))
+    by_name = {row["name"]: row for row in rows}
+    assert len(rows) == 1 + len(cs.zoo.names("mobilenet_v2*")) + 2
+    assert set(rows[0]) == {"name", "params", "macs", "activations", "memory_bytes", "uncounted"}
+    assert by_name["tiny.json"]["macs"] == 6992
+    assert by_name["torchvision:resnet18"]["macs"] == by_name["timm:resnet18"]["macs"] == 1_814_073_344
+    halved = from_json(convsmith("cost", "resnet18", "--input-size", 112, "--batch", 2, "--json"))
+    assert halved[0]["macs"] == 2 * cs.measure.cost(cs.zoo.get("resnet18"), (1, 3, 112, 112)).macs
+
+
+def test_latency(convsmith):
+    rows = from_json(convsmith("latency", "tiny.json", "--batch", 3, "--threads", 1, "--backend", "eager", "--json"))
+    assert {"name", "backend", "device", "batch", "threads", "median_ms"} <= rows[0].keys()
+    assert (rows[0]["name"], rows[0]["batch"], rows[0]["backend"]) == ("tiny.json", 3, "eager")
+    assert rows[0]["median_ms"] > 0
+
+
+@pytest.mark.slow
+def test_export(convsmith, tmp_path):
+    torch.manual_seed(0)
+    cs.network.save_weights(network := cs.create_model(TINY).eval(), tmp_path / "w.safetensors")
+    result = from_json(convsmith("export", "tiny.json", "--weights", "w.safetensors", "--out", "m.onnx", "--json"))
+    assert result["largest_difference"] <= result["tolerance"]
+    import onnxruntime
+
+    x = torch.randn(5, 1, 8, 8)
+    (logits,) = onnxruntime.InferenceSession("m.onnx").run(None, {"input": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), network(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_search_status_report_and_resuming(convsmith, tmp_path):
+    command = ("search", "--data", "digits", "--trials", 2, "--epochs", 1, "--max-params", 3000, "--run-dir", "r")
+    found = from_json(convsmith(*command, "--population", 2, "--sample", 1, "--json"))
+    assert found["counts"]["complete"] == 2
+    assert found["best"]["metrics"]["params"] <= 3000
+    assert cs.Architecture.load(found["architecture"]).found_by
+    status = from_json(convsmith("status", "r", "--json"))
+    assert status["best"]["number"] == found["best"]["number"]
+    assert {"number", "state", "decisions", "metrics", "error"} == status["trials"][0].keys()
+    again = from_json(convsmith(*command, "--population", 2, "--sample", 1, "--json"))
+    assert again == found
+    code, _, err = convsmith(*command, "--population", 2, "--sample", 1, "--seed", 1)
+    assert code == 2
+    assert "seed" in err
+    assert (tmp_path / from_json(convsmith("report", "r", "--json"))["report"]).stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_train_takes_the_classes_and_channels_of_the_data(convsmith):
+    result = from_json(
+        convsmith(
+            "train", "--arch", "mobilenet_v2_x0_35", "--data", "digits", "--epochs", 2, "--run-dir", "t", "--json"
+        )
+    )
+    network = cs.create_model("mobilenet_v2_x0_35", num_classes=10, in_channels=1)
+    cs.network.load_weights(network, result["weights"])
+    assert 0 <= result["test"]["accuracy"] <= 1
+    assert (
+        from_json(
+            convsmith(
+                "train", "--arch", "mobilenet_v2_x0_35", "--data", "digits", "--epochs", 2, "--run-dir", "t", "--json"
+            )
+        )
+        == result
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("cost", "resnet5"), "unknown architecture 'resnet5'; did you mean 'resnet50'"),
+        (("cost", "resnet9*"), "no architecture matches 'resnet9*'"),
+        (("cost", "missing.json"), "there is no architecture file missing.json"),
+        (("cost", "timm:resnet5"), "unknown network 'timm:resnet5'; did you mean"),
+        (("cost", "keras:resnet50"), "unknown library 'keras'"),
+        (("cost", "broken.json"), "broken.json is no architecture file: no JSON"),
+        (("cost", "unknown.json"), "stem[0]: unknown block 'conv_norm_acts'; did you mean 'conv_norm_act'"),
+        (("cost", "wrong.json"), "wrong.json states 1 params and 6,992 MACs at 8x8, a recount gives 438"),
+        (("cost", "resnet18", "--input-size", "0"), "--input-size"),
+        (("cost",), "Missing argument"),
+        (("latency", "tiny.json", "--backend", "tensorrrt"), "unknown back end 'tensorrrt'"),
+        (("latency", "googlenet", "--input-size", "4"), "an input of 4x4 does not fit googlenet"),
+        (("latency", "tiny.json", "--threads", "0"), "--threads"),
+        (("latency", "tiny.json", "--device", "cuda:7"), "device"),
+        (("search", "--data", "digits", "--trials", "0"), "--trials"),
+        (("search", "--data", "digits", "--max-latency-ms", "nan"), "must be a finite positive number"),
+        (("search", "--data", "digits", "--max-params", "-1"), "must be a finite positive number"),
+        (("search",), "--data"),
+        (("search", "--data", "digitz"), "digits"),
+        (("search", "--data", "digits", "--space", "stage"), "unknown space 'stage'; did you mean 'stages'"),
+        (("search", "--data", "digits", "--strategy", "randm"), "unknown strategy 'randm'; did you mean 'random'"),
+        (("search", "--data", "digits", "--executor", "threads"), "unknown executor 'threads'"),
+        (("train", "--arch", "resnet18", "--data", "no_folder/"), "no_folder"),
+        (("train", "--arch", "resnet18", "--data", "digits", "--recipe", "fast"), "unknown recipe 'fast'"),
+        (("train", "--arch", "tiny.json", "--data", "cluttered_digits"), "channels"),
+        (("export", "tiny.json", "--format", "tflite"), "unknown format 'tflite'; the formats are onnx"),
+        (("export", "tiny.json", "--weights", "none.pth"), "there is no weights file none.pth"),
+        (("status", "nothing"), "there is no run nothing"),
+        (("report", "nothing"), "there is no run nothing"),
+        (("show", "resnet*"), "show takes one zoo name or .json file"),
+        (("frobnicate",), "frobnicate"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_line_and_exit_code_2(convsmith, tmp_path, arguments, message):
+    document = json.loads((tmp_path / "tiny.json").read_text())
+    (tmp_path / "broken.json").write_text("{")
+    wrong = {**document, "reference": {**document["reference"], "params": 1}}
+    (tmp_path / "wrong.json").write_text(json.dumps(wrong))
+    document["stem"][0]["block"] = "conv_norm_acts"
+    (tmp_path / "unknown.json").write_text(json.dumps(document))
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = convsmith(*arguments)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1 or lines[0].startswith("Usage:")
+    assert "Traceback" not in err
+    assert sorted(tmp_path.rglob("*")) == before  # nothing was written
+
+
+def test_a_failure_at_run_time_is_exit_code_1(convsmith, monkeypatch):
+    monkeypatch.setattr(cs.measure, "cost", lambda *_: 1 / 0)
+    code, out, err = convsmith("cost", "tiny.json")
+    assert (code, out) == (1, "")
+    assert err == "convsmith: ZeroDivisionError: division by zero (CONVSMITH_TRACEBACK=1 shows where)\n"
+
+
+def test_ctrl_c_is_told_how_to_go_on(convsmith, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cs.measure, "cost", interrupted)
+    code, _, err = convsmith("cost", "tiny.json")
+    assert code == 130
+    assert "the same command goes on" in err
