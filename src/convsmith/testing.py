@@ -72,7 +72,9 @@ class BlockContract:
             x.requires_grad_()
         outputs = block(inputs)
         # Uneven weights: behind a norm, the plain sum of a map has no gradient.
-        torch.autograd.backward([(x * _waves(x)).sum() for x in (outputs if isinstance(outputs, tuple) else (outputs,))])
+        torch.autograd.backward(
+            [(x * _waves(x)).sum() for x in (outputs if isinstance(outputs, tuple) else (outputs,))]
+        )
         leaves = [*block.named_parameters(), *((f"input {i}", x) for i, x in enumerate(maps))]
         assert not [name for name, p in leaves if p.grad is None or not p.grad.abs().max() > 0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,7 +33,9 @@ def train(
 
     from convsmith import data as data_sets, tasks, train as training
 
-    changes = {key: value for key, value in (("epochs", epochs), ("batch_size", batch_size)) if value is not None}
+    changes: dict[str, Any] = {
+        key: value for key, value in (("epochs", epochs), ("batch_size", batch_size)) if value is not None
+    }
     settings = dataclasses.replace(training.recipes.get(recipe), seed=seed, **changes)
     images = data_sets.load(data, input_size=input_size)
     task = tasks.Classification(images.num_classes)

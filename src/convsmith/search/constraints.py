@@ -1,0 +1,79 @@
+"""Limits that a trial must keep, checked before its evaluation where they can be measured without it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+import torch
+
+from convsmith.arch import Architecture
+from convsmith.measure import cost, latency
+from convsmith.network import build
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """`minimum <= metric <= maximum`, either bound may be left out.
+
+    With `measure`, the value is taken from the architecture before it is evaluated, becomes a metric of the trial,
+    and a violation spares the evaluation. Without it, the metric is one that `evaluate` returns.
+    """
+
+    metric: str
+    maximum: float | None = None
+    minimum: float | None = None
+    measure: Callable[[Architecture], float] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        bounds = [bound for bound in (self.minimum, self.maximum) if bound is not None]
+        if not bounds or not all(map(math.isfinite, bounds)) or sorted(bounds) != bounds:
+            raise ValueError(
+                f"a constraint needs a finite maximum or minimum, and minimum <= maximum, got {self.metric} with "
+                f"minimum={self.minimum}, maximum={self.maximum}"
+            )
+
+    def excess(self, value: float) -> float:
+        """By how much a value lies outside of the bounds; 0 where it keeps them."""
+        over = 0.0 if self.maximum is None else value - self.maximum
+        under = 0.0 if self.minimum is None else self.minimum - value
+        return max(0.0, over, under)
+
+    def __str__(self) -> str:
+        low = "" if self.minimum is None else f"{self.minimum:g} <= "
+        return f"{low}{self.metric}" + ("" if self.maximum is None else f" <= {self.maximum:g}")
+
+
+def latency_constraint(
+    maximum_ms: float, input_shape: tuple[int, ...], *, backend: str = "eager", threads: int = 1
+) -> Constraint:
+    """At most `maximum_ms` of median `latency_ms` on this machine, measured on the freshly built network.
+
+    `input_shape` is (N, C, H, W). The measurement runs in the process of the search: beside busy workers of a
+    `ProcessExecutor` it comes out too long, so leave a core free for it.
+    """
+    measure = partial(_latency_ms, input_shape=input_shape, backend=backend, threads=threads)
+    return Constraint("latency_ms", maximum=maximum_ms, measure=measure)
+
+
+def cost_constraint(
+    metric: Literal["params", "macs", "activations", "memory_bytes"], maximum: float, input_shape: tuple[int, ...]
+) -> Constraint:
+    """At most `maximum` of a figure of `measure.cost`, counted for an input of `input_shape` (N, C, H, W)."""
+    metrics = ("params", "macs", "activations", "memory_bytes")
+    if metric not in metrics:
+        raise ValueError(f"a cost is one of {', '.join(metrics)}, got {metric!r}")
+    return Constraint(metric, maximum=maximum, measure=partial(_cost, metric=metric, input_shape=input_shape))
+
+
+def _latency_ms(architecture: Architecture, *, input_shape: tuple[int, ...], backend: str, threads: int) -> float:
+    with torch.random.fork_rng(devices=[]):  # what a user's evaluate draws does not depend on being measured
+        network = build(architecture)
+    return latency(network, input_shape, backend=backend, threads=threads).median_ms
+
+
+def _cost(architecture: Architecture, *, metric: str, input_shape: tuple[int, ...]) -> float:
+    return float(getattr(cost(architecture, input_shape), metric))

@@ -1,0 +1,58 @@
+"""Constraints by themselves; the loop's tests say what it does with them."""
+
+import math
+
+import pytest
+import torch
+
+import convsmith as cs
+from convsmith.nn import Classifier, ConvNormAct
+from convsmith.search import Constraint, cost_constraint, latency_constraint
+
+
+def test_the_excess_is_the_distance_from_the_allowed_range():
+    constraint = Constraint("m", minimum=1.0, maximum=2.0)
+    assert [constraint.excess(value) for value in (0.5, 1.0, 1.5, 2.0, 2.25)] == [0.5, 0, 0, 0, 0.25]
+    assert [Constraint("m", maximum=2.0).excess(value) for value in (-math.inf, 3.0)] == [0, 1]
+    assert [Constraint("m", minimum=2.0).excess(value) for value in (math.inf, 1.5)] == [0, 0.5]
+    assert str(constraint) == "1 <= m <= 2"
+
+
+@pytest.mark.parametrize(
+    "bounds", [{}, {"maximum": math.nan}, {"minimum": -math.inf}, {"minimum": 2.0, "maximum": 1.0}]
+)
+def test_bounds_are_checked(bounds):
+    with pytest.raises(ValueError, match="a constraint needs a finite maximum or minimum, and minimum <= maximum"):
+        Constraint("m", **bounds)
+
+
+NETWORK = cs.Architecture(stages=[[cs.spec(ConvNormAct, 8)]], head=cs.spec(Classifier, 10), in_channels=1)
+
+
+def test_a_cost_is_counted():
+    # 3 x 3 x 1 x 8 on 64 pixels and 8 x 10 in the head; norm has 16, the head 10 biases.
+    assert cost_constraint("macs", 1e6, (1, 1, 8, 8)).measure(NETWORK) == 72 * 64 + 80
+    assert cost_constraint("params", 1e6, (1, 1, 8, 8)).measure(NETWORK) == 72 + 16 + 80 + 10
+    assert cost_constraint("params", 1e6, (1, 1, 8, 8)).metric == "params"
+    with pytest.raises(ValueError, match="a cost is one of params, macs, activations, memory_bytes, got 'flops'"):
+        cost_constraint("flops", 1e6, (1, 1, 8, 8))
+
+
+def test_latency_is_measured_with_the_threads_asked_for(monkeypatch):
+    seen = {}
+
+    def latency(module, input_shape, **options):
+        seen.update(options, input_shape=input_shape, params=sum(p.numel() for p in module.parameters()))
+        return type("Latency", (), {"median_ms": 1.25})
+
+    monkeypatch.setattr("convsmith.search.constraints.latency", latency)
+    constraint = latency_constraint(1.0, (1, 1, 8, 8), backend="onnxruntime", threads=2)
+    assert constraint.excess(constraint.measure(NETWORK)) == 0.25
+    assert seen == {"backend": "onnxruntime", "threads": 2, "input_shape": (1, 1, 8, 8), "params": 178}
+
+
+def test_latency_leaves_the_generator_alone():
+    # Each trial builds a network to measure it: the random numbers of a user's evaluate must not depend on that.
+    before = torch.get_rng_state()
+    assert latency_constraint(1.0, (1, 1, 8, 8)).measure(NETWORK) > 0
+    assert torch.equal(torch.get_rng_state(), before)
