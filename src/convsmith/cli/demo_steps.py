@@ -114,6 +114,7 @@ def run_demo(folder: Path, *, quick: bool, seed: int) -> dict[str, Any]:
         "reference": reference,
         "test_images": len(digits.test),
         "device": dataclasses.asdict(speed),
+        "export": {**dataclasses.asdict(exported), "path": str(exported.path)},
         "artifacts": {name: str(path) for name, path in artifacts.items()},
     }
     write_whole(folder / "results.json", json.dumps(results, indent=1) + "\n")

@@ -71,7 +71,12 @@ class TrainAndMeasure:
         """What a search with this evaluation is: its data, task and recipe, but for the seed, which each trial has."""
         data, recipe = self.load(), dataclasses.asdict(self.recipe)
         del recipe["seed"]
-        return {"data": f"{data.name} {data.fingerprint}", "task": describe_task(self._task()), "recipe": recipe}
+        return {
+            "data": f"{data.name} {data.fingerprint}",
+            "input_shape": list(data.input_shape),
+            "task": describe_task(self._task()),
+            "recipe": recipe,
+        }
 
     def _task(self) -> Task[Any]:
         return Classification(self.load().num_classes) if self.task is None else self.task

@@ -16,7 +16,7 @@ from convsmith.arch import Architecture, write_whole
 from convsmith.search.history import History, Trial
 from convsmith.search.store import FILE, Store
 from convsmith.search.strategies import StatefulStrategy, Strategy, describe
-from convsmith.train.run_folder import FORMAT, describe_device, versions
+from convsmith.train.run_folder import FORMAT, command, describe_device, versions
 
 
 class Run:
@@ -55,6 +55,7 @@ class Run:
                 "kind": "search",
                 "settings": {**document.get("settings", {}), **settings},
                 "seed": facts["seed"],
+                **command(),
                 "versions": versions(),
                 "device": describe_device(torch.device("cpu")),
                 "started": document.get("started", _now()),

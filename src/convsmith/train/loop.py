@@ -75,7 +75,7 @@ def fit(
         settings = {
             "architecture": describe_network(network),
             "task": describe_task(task),
-            "data": {"name": data.name, "fingerprint": data.fingerprint},
+            "data": {"name": data.name, "fingerprint": data.fingerprint, "input_shape": list(data.input_shape)},
             "recipe": dataclasses.asdict(recipe),
         }
         run = RunFolder(Path(run_dir), settings=settings, seed=recipe.seed, device=place)

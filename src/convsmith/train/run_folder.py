@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import platform
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -52,6 +53,7 @@ class RunFolder:
                 "kind": "train",
                 "settings": settings,
                 "seed": seed,
+                **command(),
                 "versions": versions(),
                 "device": describe_device(device),
                 "started": _now(),
@@ -148,6 +150,13 @@ def describe_device(device: torch.device) -> dict[str, Any]:
     """Kind, name and number of threads of a device."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {"type": device.type, "name": name, "threads": torch.get_num_threads()}
+
+
+def command() -> dict[str, list[str]]:
+    """`{"command": [...]}`, how this process was called, where it is the convsmith command; else nothing."""
+    program = Path(sys.argv[0])
+    ours = program.name == "convsmith" or program.parent.name == "convsmith"  # the script, or `python -m convsmith`
+    return {"command": ["convsmith", *sys.argv[1:]]} if ours else {}
 
 
 def versions() -> dict[str, str]:

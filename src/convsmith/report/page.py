@@ -1,0 +1,80 @@
+"""The page of a run: one HTML file that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from convsmith import __version__
+from convsmith.arch import write_whole
+from convsmith.report import search_page, train_page
+from convsmith.report.folder import RunFolder, open_run
+
+PAGES: dict[str, Callable[[RunFolder], dict[str, Any]]] = {
+    "search": search_page.context,
+    "train": train_page.context,
+}
+
+
+def write(run_dir: str | Path, path: str | Path | None = None) -> Path:
+    """Write the page of a search or training run, finished or still going on, and return where it is.
+
+    The page holds its plots, scripts and styles and fetches nothing. It is written whole; another process may be
+    writing the run.
+
+    Args:
+        run_dir: The folder of the run.
+        path: The page; `report.html` in the run's folder by default.
+
+    Raises:
+        FileNotFoundError: where `run_dir` is no folder of a run.
+        ValueError: for a run of an unknown kind, and for a file of it that cannot be read.
+        ImportError: without the extra `report`.
+    """
+    run = open_run(run_dir)
+    kind = run.document.get("kind")
+    if kind not in PAGES:
+        raise ValueError(
+            f"a page is made of a run of kind {' or '.join(PAGES)}, got {kind!r} in {run.path / 'run.json'}; "
+            "name the folder of a search or a training"
+        )
+    target = Path(run_dir) / "report.html" if path is None else Path(path)
+    if target.is_dir():
+        raise ValueError(f"the page is a file, and {target} is a folder; add a file name such as report.html")
+    write_whole(target, _render(f"{kind}.html.j2", PAGES[kind](run)))
+    return target
+
+
+def _render(template: str, context: dict[str, Any]) -> str:
+    try:
+        import jinja2
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise ImportError(
+            f"a page needs {error.name}, which is not installed; pip install 'convsmith[report]'"
+        ) from error
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("convsmith.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    folder = Path(__file__).parent / "templates"
+    scripts = [get_plotlyjs(), (folder / "page.js").read_text(encoding="utf-8")]
+    # Only these two may run in the page, whatever a name or an error message contains.
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    return environment.get_template(template).render(
+        context
+        | {
+            "scripts": scripts,
+            "hashes": hashes,
+            "style": (folder / "style.css").read_text(encoding="utf-8"),
+            "version": __version__,
+            "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        }
+    )

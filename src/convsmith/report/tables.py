@@ -1,0 +1,117 @@
+"""Tables as data, for the page of a run and for the command line: an architecture, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from convsmith.arch import Architecture, BlockSpec, changed_arguments, registered
+from convsmith.measure import cost
+from convsmith.network import output_shapes
+
+
+@dataclass(frozen=True)
+class BlockRow:
+    """One block of an architecture at a given input.
+
+    `stage` is `stem`, `stage 1` (the first of `stages`), `neck` or `head`; `arguments` are those that differ from the
+    block's defaults, as they are written in a call. `output` is the current map behind the block, (C, H, W), or the
+    logits, (classes,). `params` and `macs` are of one image.
+    """
+
+    path: str
+    stage: str
+    block: str
+    arguments: str
+    output: tuple[int, ...]
+    params: int
+    macs: int
+
+    @property
+    def output_size(self) -> str:
+        """The output in words: `24 × 56 × 56`."""
+        return " × ".join(map(str, self.output))
+
+
+def architecture_rows(architecture: Architecture, input_shape: tuple[int, int, int]) -> list[BlockRow]:
+    """A row for each block, for one image of `input_shape` (C, H, W).
+
+    Auxiliary heads have no row, as they do not run in `forward`. ValueError where the input does not fit.
+    """
+    counts = cost(architecture, (1, *input_shape)).by_module
+    return [
+        BlockRow(
+            path=path,
+            stage=_stage(path),
+            block=spec.block,
+            arguments=arguments_text(spec),
+            output=shapes[-1][1:],
+            params=counts[path].params,
+            macs=counts[path].macs,
+        )
+        for path, spec, shapes in output_shapes(architecture, (1, *input_shape))
+    ]
+
+
+def arguments_text(spec: BlockSpec) -> str:
+    """The arguments that differ from the block's defaults, as they are written in a call: `24, stride=2`."""
+    parameters = registered(spec.block).signature.parameters.items()
+    bare = {name for name, p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
+    changed = changed_arguments(spec)
+    return ", ".join(_text(value) if name in bare else f"{name}={_text(value)}" for name, value in changed)
+
+
+def architecture_section(
+    load: Callable[[], Architecture | None], shape_of: Callable[[Architecture], tuple[int, int, int] | None]
+) -> dict[str, Any] | None:
+    """The architecture of a run as its page shows it; None where there is none yet.
+
+    Where its blocks are not registered here, `problem` says so; where the size of the input is not known or does not
+    fit, the blocks stand without sizes and counts.
+    """
+    section: dict[str, Any] = {"name": "", "found_by": None, "input": "", "columns": [], "stages": [], "total": []}
+    try:
+        architecture = load()
+    except ValueError as error:
+        return section | {"problem": str(error)}
+    if architecture is None:
+        return None
+    section |= {"name": architecture.name, "found_by": architecture.found_by, "problem": ""}
+    shape = shape_of(architecture)
+    try:
+        rows = [] if shape is None else architecture_rows(architecture, shape)
+    except ValueError as error:
+        rows, section["problem"] = [], str(error)
+    if shape is None or not rows:
+        bare = [(_stage(path), (spec.block, arguments_text(spec), ())) for path, spec in architecture.blocks()]
+        unknown = "The run does not record the size of its images, so sizes and counts are missing here."
+        return section | {"problem": section["problem"] or unknown, "stages": _by_stage(bare)}
+    total = cost(architecture, (1, *shape))
+    blocks = [(r.stage, (r.block, r.arguments, [r.output_size, f"{r.params:,}", f"{r.macs:,}"])) for r in rows]
+    return section | {
+        "input": " × ".join(map(str, shape)),
+        "columns": ["output (C × H × W)", "params", "MACs"],
+        "stages": _by_stage(blocks),
+        "total": ["", f"{total.params:,}", f"{total.macs:,}"],
+    }
+
+
+def _by_stage(rows: list[tuple[str, Any]]) -> list[tuple[str, list[Any]]]:
+    return [(stage, [row for _, row in group]) for stage, group in groupby(rows, key=lambda row: row[0])]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, BlockSpec):
+        arguments = arguments_text(value)
+        return f"{value.block}({arguments})" if arguments else value.block
+    if isinstance(value, tuple):
+        inner = ", ".join(map(_text, value))
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _stage(path: str) -> str:
+    part, _, index = path.partition(".")
+    return f"stage {int(index.partition('.')[0]) + 1}" if part == "stages" else part
