@@ -1,0 +1,77 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import convsmith as cs
+from convsmith.measure import count
+from convsmith.nn import Classifier, ConvNormAct
+
+TINY = cs.Architecture(
+    stem=[cs.spec(ConvNormAct, 8)],
+    stages=[[cs.spec(ConvNormAct, 16, stride=2)]],
+    head=cs.spec(Classifier, 10),
+    name="tiny",
+)
+
+
+def test_the_figures_of_an_architecture_by_hand():
+    cost = cs.measure.cost(TINY, (2, 3, 8, 8))
+    assert cost.params == 3 * 8 * 9 + 2 * 8 + 8 * 16 * 9 + 2 * 16 + 16 * 10 + 10
+    assert cost.macs == 2 * (64 * 27 * 8 + 16 * 72 * 16 + 16 * 10)
+    assert cost.activations == 2 * (64 * 8 + 16 * 16)
+    assert not cost.uncounted
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
+def test_adding_up_blocks_gives_what_one_pass_of_the_network_gives(name):
+    architecture = cs.zoo.get(name)
+    added = cs.measure.cost(architecture, (2, 3, 64, 64))
+    watched = cs.measure.cost(cs.create_model(architecture).eval(), (2, 3, 64, 64))
+    for key in ("params", "macs", "activations", "memory_bytes"):
+        assert getattr(added, key) == getattr(watched, key)
+    assert added.by_operator == watched.by_operator
+    both = added.by_module.keys() & watched.by_module.keys()
+    assert "stages.1.0" in both
+    assert all(added.by_module[path] == watched.by_module[path] for path in both)
+
+
+def test_auxiliary_heads_count_as_params_only():
+    with_aux = TINY.replace(aux=[(0, 0, cs.spec(Classifier, 10))])
+    plain, more = cs.measure.cost(TINY, (1, 3, 8, 8)), cs.measure.cost(with_aux, (1, 3, 8, 8))
+    assert more.params - plain.params == 170
+    assert more.macs == plain.macs
+    assert more.params == sum(p.numel() for p in cs.create_model(with_aux).parameters())
+
+
+def test_an_input_that_does_not_fit_is_told():
+    with pytest.raises(ValueError, match="tiny takes 3 channels, got an input of 1"):
+        cs.measure.cost(TINY, (1, 1, 8, 8))
+    with pytest.raises(ValueError, match=r"an input shape is \(N, C, H, W\) in positive integers, got \(1, 3, 8\)"):
+        cs.measure.cost(TINY, (1, 3, 8))
+
+
+def test_a_file_with_wrong_figures_is_refused(tmp_path):
+    TINY.replace(reference=cs.arch.Reference(params=1586, macs=32_416, input_size=8)).save(tmp_path / "right.json")
+    cs.create_model(tmp_path / "right.json")
+    document = json.loads((tmp_path / "right.json").read_text())
+    document["reference"]["macs"] += 1
+    (tmp_path / "wrong.json").write_text(json.dumps(document))
+    with pytest.raises(
+        ValueError, match=r"wrong.json states 1,586 params and 32,417 MACs at 8x8, a recount gives .* 32,416"
+    ):
+        cs.create_model(tmp_path / "wrong.json")
+
+
+def test_a_space_has_no_cost_yet():
+    space = TINY.replace(stem=[cs.spec(ConvNormAct, cs.choice(8, 16))])
+    with pytest.raises(ValueError, match="tiny is a search space"):
+        cs.measure.cost(space, (1, 3, 8, 8))
+
+
+def test_the_cost_of_any_module_is_its_count():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2))
+    module(torch.zeros(1, 3, 5, 5))
+    cost = cs.measure.cost(module, (1, 3, 5, 5))
+    assert cost.macs == count(module, (1, 3, 5, 5)).macs == 9 * 27 * 4 + 36 * 2
