@@ -144,7 +144,7 @@ def test_the_folder_of_a_run(tmp_path):
     assert list(run["versions"]) == ["convsmith", "python", "torch", "torchvision", "numpy"]
     assert run["device"]["type"] == "cpu"
     assert run["device"]["threads"] == torch.get_num_threads()
-    assert run["settings"]["data"] == {"name": "tiny", "fingerprint": "f" * 16}
+    assert run["settings"]["data"] == {"name": "tiny", "fingerprint": "f" * 16, "input_shape": [1, 8, 8]}
     assert run["settings"]["task"] == {
         "task": "Classification",
         "num_classes": 4,

@@ -24,7 +24,12 @@ def order_of(name):
 
 
 def parameters():
-    return [pytest.param(name, marks=() if name in SMALLEST else pytest.mark.peers) for name in VARIANTS]
+    def marks(name):
+        if name not in SMALLEST:
+            return pytest.mark.peers
+        return pytest.mark.slow if VARIANTS[name].macs > 2e9 else ()
+
+    return [pytest.param(name, marks=marks(name)) for name in VARIANTS]
 
 
 @pytest.mark.parametrize("name", parameters())

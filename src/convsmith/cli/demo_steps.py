@@ -37,9 +37,8 @@ def run_demo(folder: Path, *, quick: bool, seed: int) -> dict[str, Any]:
     """Do all steps and return the results, which also stand in `results.json`."""
     scale = QUICK if quick else FULL
     speed = measure.device_speed()
-    say(
-        f"1/7 this device: {speed.name}, {speed.cores} cores; one thread makes {speed.convolution_gmacs_per_s:.0f} GMACs/s"
-    )
+    rate = f"{speed.convolution_gmacs_per_s:.0f} GMACs/s"
+    say(f"1/7 this device: {speed.name}, {speed.cores} cores; one thread makes {rate} in convolutions")
     say(f"2/7 training {', '.join(BASELINES)}, their strides fitted to 8x8 images")
     baselines = {name: _baseline(name, scale.baseline_epochs, seed, folder / "baselines" / name) for name in BASELINES}
     reference = max(BASELINES, key=lambda name: _merit(baselines[name]))
