@@ -45,7 +45,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H / stride, W / stride)."""
-        return self.act(self.se(self.conv2(self.conv1(x))) + self.shortcut(x))
+        y = self.se(self.conv2(self.conv1(x)))
+        return self.act(y.add_(self.shortcut(x)))  # in place, on a map of its own: one map less to allocate
 
 
 @block("bottleneck")
@@ -94,7 +95,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H / stride, W / stride)."""
-        return self.act(self.se(self.conv3(self.conv2(self.conv1(x)))) + self.shortcut(x))
+        y = self.se(self.conv3(self.conv2(self.conv1(x))))
+        return self.act(y.add_(self.shortcut(x)))  # in place, on a map of its own: one map less to allocate
 
 
 def build_shortcut(in_channels: int, out_channels: int, stride: int, norm: BlockSpec | None) -> nn.Module:
