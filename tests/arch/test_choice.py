@@ -194,3 +194,16 @@ def test_canonical_drops_identities():
 def test_resolving_equal_decisions_gives_equal_trees():
     for decisions in itertools.islice(brute_force(MOBILE), 20):
         assert MOBILE.resolve(decisions) == MOBILE.resolve(dict(reversed(decisions.items())))
+
+
+def test_options_must_be_blocks_where_blocks_stand():
+    with pytest.raises(TypeError, match=r"an option of head must be a recorded block, .* got 1"):
+        cs.Architecture(stages=[], head=cs.choice(1, 2))
+    with pytest.raises(TypeError, match=r"an option of stages\[0\]\[0\] must be a recorded block"):
+        cs.Architecture(stages=[[cs.choice(cs.spec(Identity), (cs.spec(Identity), 3))]])
+
+
+def test_a_head_left_open_takes_other_classes():
+    space = cs.Architecture(stages=[], head=cs.choice(cs.spec(Classifier, 3), cs.spec(Classifier, 3, dropout=0.5)))
+    adapted = arch.adapt(space, num_classes=5)
+    assert [option.get("num_classes") for option in adapted.choices()[0][1]] == [5, 5]

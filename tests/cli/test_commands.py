@@ -172,6 +172,12 @@ def test_train_takes_the_classes_and_channels_of_the_data(convsmith):
         (("search", "--data", "digits", "--space", "stage"), "unknown space 'stage'; did you mean 'stages'"),
         (("search", "--data", "digits", "--strategy", "randm"), "unknown strategy 'randm'; did you mean 'random'"),
         (("search", "--data", "digits", "--executor", "threads"), "unknown executor 'threads'"),
+        (("search", "--data", "digits", "--objective", "acuracy"), "nothing gives the metric 'acuracy'"),
+        (("search", "--data", "digits", "--max-latency-ms", "1", "--backend", "nope"), "unknown back end 'nope'"),
+        (("search", "--data", "digits", "--strategy", "random", "--population", "3"), "belong to regularized"),
+        (("cost", "negative.json"), "negative"),
+        (("cost", "torchvision:nothing_like_it"), "torchvision.models.list_models() names them all"),
+        (("export", "tiny.json", "--weights", "bad.pt"), "bad.pt is no state dict that can be read"),
         (("train", "--arch", "resnet18", "--data", "no_folder/"), "no_folder"),
         (("train", "--arch", "resnet18", "--data", "digits", "--recipe", "fast"), "unknown recipe 'fast'"),
         (("train", "--arch", "tiny.json", "--data", "cluttered_digits"), "channels"),
@@ -188,6 +194,10 @@ def test_wrong_input_is_one_line_and_exit_code_2(convsmith, tmp_path, arguments,
     (tmp_path / "broken.json").write_text("{")
     wrong = {**document, "reference": {**document["reference"], "params": 1}}
     (tmp_path / "wrong.json").write_text(json.dumps(wrong))
+    (tmp_path / "bad.pt").write_bytes(b"t\x08\xb9Qc")
+    document.pop("reference")
+    document["stem"][0]["args"]["out_channels"] = -4
+    (tmp_path / "negative.json").write_text(json.dumps(document))
     document["stem"][0]["block"] = "conv_norm_acts"
     (tmp_path / "unknown.json").write_text(json.dumps(document))
     before = sorted(tmp_path.rglob("*"))

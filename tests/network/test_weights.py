@@ -121,3 +121,34 @@ def test_the_architecture_travels_inside(tmp_path):
     save_weights(cs.create_model(TINY), tmp_path / "tiny.safetensors")
     with safetensors.safe_open(tmp_path / "tiny.safetensors", "pt") as file:
         assert cs.Architecture.from_json(file.metadata()["architecture"]) == TINY
+
+
+@pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "shufflenet_v1_g3_x0_25"])
+def test_a_peers_safetensors_is_mapped_although_it_is_sorted(tmp_path, name):
+    from safetensors.torch import save_file
+
+    from tests.zoo.peers import build_peer, images, randomise
+
+    peer = build_peer(cs.zoo.variants()[name])
+    x = images(64)
+    randomise(peer, x)
+    save_file({key: value.contiguous() for key, value in peer.state_dict().items()}, tmp_path / "peer.safetensors")
+    ours = cs.create_model(name, weights=tmp_path / "peer.safetensors").double().eval()
+    with torch.no_grad():
+        # The file's float64 weights are rounded to ours.
+        torch.testing.assert_close(ours(x), peer(x), rtol=1e-3, atol=1e-3 * peer(x).abs().max().item())
+
+
+def test_sorted_names_of_an_unknown_library_are_refused(tmp_path, peer):
+    from safetensors.torch import save_file
+
+    save_file(peer.state_dict(), tmp_path / "peer.safetensors")
+    with pytest.raises(ValueError, match=r"a safetensors file keeps them sorted.*save the state dict with torch\.save"):
+        cs.create_model(TINY, weights=tmp_path / "peer.safetensors")
+
+
+def test_equal_networks_leave_equal_files(tmp_path):
+    network = cs.create_model(TINY)
+    for name in "ab":
+        save_weights(network, tmp_path / f"{name}.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()

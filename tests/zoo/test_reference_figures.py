@@ -34,3 +34,8 @@ def test_other_classes_and_channels_drop_the_reference():
     architecture = cs.zoo.get("resnet18", num_classes=10, in_channels=1)
     assert architecture.reference is None
     assert (architecture.head.get("num_classes"), architecture.in_channels) == (10, 1)
+
+
+def test_no_channels_are_not_three():
+    with pytest.raises(ValueError, match="in_channels must be a positive int, got 0"):
+        cs.create_model("resnet18", in_channels=0)

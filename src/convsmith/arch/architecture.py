@@ -187,7 +187,9 @@ def adapt(
 ) -> Architecture:
     """The same network for another number of classes (head and auxiliary heads) or of input channels."""
 
-    def for_classes(head: BlockSpec) -> BlockSpec:
+    def for_classes(head: Any) -> Any:
+        if isinstance(head, Choice):
+            return Choice(tuple(map(for_classes, head.options)), head.name)
         if not head.has("num_classes"):
             raise ValueError(
                 f"the head {head.block} of {architecture.name} takes no num_classes; replace the head instead"
@@ -204,8 +206,14 @@ def adapt(
     return adapted.replace(found_by=architecture.found_by) if adapted != architecture else architecture
 
 
-def _link(node: Any, where: str) -> Any:
-    if isinstance(node, BlockSpec | Choice):
+def _link(node: Any, where: str, *, chains: bool = False) -> Any:
+    """A spec, or a choice of specs; where `chains` may stand, of tuples of these too."""
+    if isinstance(node, Choice):
+        for option in node.options:
+            for item in option if chains and isinstance(option, tuple) else (option,):
+                _link(item, f"an option of {where}", chains=chains)
+        return node
+    if isinstance(node, BlockSpec):
         return node
     shown = getattr(node, "__qualname__", repr(node))
     raise TypeError(f"{where} must be a recorded block, spec(Block, ...), got {shown}")
@@ -213,10 +221,10 @@ def _link(node: Any, where: str) -> Any:
 
 def _chain(nodes: Any, where: str) -> Any:
     if isinstance(nodes, Choice):  # a whole chain left open is a chain of one choice that is spliced in
-        return (nodes,)
+        return (_link(nodes, where, chains=True),)
     if isinstance(nodes, BlockSpec) or not isinstance(nodes, Iterable):
         raise TypeError(f"{where} must be a list of recorded blocks, got {nodes!r}")
-    return tuple(_link(freeze(node), f"{where}[{i}]") for i, node in enumerate(nodes))
+    return tuple(_link(freeze(node), f"{where}[{i}]", chains=True) for i, node in enumerate(nodes))
 
 
 def _aux(aux: tuple[Any, ...], stages: tuple[Any, ...]) -> tuple[tuple[int, int, BlockSpec], ...]:

@@ -13,7 +13,7 @@ from convsmith.cli.output import print_json, say
 from convsmith.cli.subjects import subjects
 
 
-@app.command(epilog="Example: convsmith export runs/a/best.json --weights runs/a/weights.safetensors --out model.onnx")
+@app.command(epilog="Example: convsmith export resnet18 --weights resnet18.pth --out resnet18.onnx")
 def export(
     architecture: Annotated[
         str, typer.Argument(metavar="ARCH", help="A zoo name, a .json file, timm:NAME or torchvision:NAME.")
@@ -28,8 +28,9 @@ def export(
 ) -> None:
     """Export a network for any batch size and compare it with eager in ONNX Runtime."""
     import torch
+    from torch import nn
 
-    from convsmith import deploy
+    from convsmith import deploy, zoo
     from convsmith.network import load_weights, output_shapes
 
     (subject, *others) = subjects([architecture])
@@ -38,9 +39,12 @@ def export(
     shape = subject.shape(2, input_size)
     if subject.architecture is not None:
         output_shapes(subject.architecture, shape)
-    network = subject.build()
-    if weights is not None:
-        load_weights(network, weights)
+    if subject.architecture is not None:
+        network: nn.Module = zoo.create_model(subject.architecture, weights=weights)
+    else:
+        network = subject.build()
+        if weights is not None:
+            load_weights(network, weights)
     path = out or Path(f"{Path(subject.name.rpartition(':')[2]).stem}.{format}")
     example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     result = deploy.export(network.eval(), path, example, format=format)

@@ -12,7 +12,7 @@ from convsmith.cli.arguments import Json, run_folder
 from convsmith.cli.output import print_json, say
 
 
-@app.command(epilog="Example: convsmith report digits-stages-0")
+@app.command(epilog="Example: convsmith report search-digits-stages-regularized_evolution-0")
 def report(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name under runs/.")],
     out: Annotated[Path | None, typer.Option(help="The page; report.html in the run's folder by default.")] = None,

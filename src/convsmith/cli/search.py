@@ -34,8 +34,12 @@ def search(
     max_memory_bytes: Limit = None,
     backend: Annotated[str, typer.Option(help="What the latency is measured with.")] = "eager",
     threads: Threads = 1,
-    population: Annotated[int, typer.Option(min=1, help="Population of the evolution.")] = 20,
-    sample: Annotated[int, typer.Option(min=1, help="Sample of which the evolution's parent is the best.")] = 5,
+    population: Annotated[
+        int | None, typer.Option(min=1, help="Population of the evolution; 20 by default.", show_default=False)
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Sample whose best is the parent; 5 by default.", show_default=False)
+    ] = None,
     executor: Annotated[str, typer.Option(help="inline, or process: one worker per core.")] = "inline",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes of --executor process.", show_default=False)
@@ -61,12 +65,10 @@ def search(
     if max_latency_ms is not None:
         constraints.append(searching.latency_constraint(max_latency_ms, shape, backend=backend, threads=threads))
     recipe = dataclasses.replace(recipes.get("basic"), epochs=epochs, batch_size=batch_size)
-    evolution = {"population_size": population, "sample_size": sample}
-    options = evolution if strategy == "regularized_evolution" else {}
     folder = run_dir or run_name("search", data, space, strategy, seed)
     history = searching.search(
         searching.spaces.get(space, num_classes=images.num_classes, in_channels=channels, input_size=side),
-        searching.strategies.get(strategy, **options),
+        searching.strategies.get(strategy, **_options(strategy, population, sample)),
         searching.TrainAndMeasure(data, recipe, input_size=input_size),
         trials=trials,
         objective=objective,
@@ -79,7 +81,11 @@ def search(
     if json:
         best = None if history.best is None else dataclasses.asdict(history.best)
         counts = {state: states.count(state) for state in ("complete", "failed", "infeasible")}
-        print_json({"run_dir": str(folder), "counts": counts, "best": best, "architecture": str(folder / "best.json")})
+        file = None if best is None else str(folder / "best.json")
+        print_json({"run_dir": str(folder), "counts": counts, "best": best, "architecture": file})
+        return
+    if not history.complete:
+        say(f"{folder}: no trial is complete; relax the limits, or take another space")
         return
     best_first = sorted(history.complete, key=history.score, reverse=True)[:10]
     metrics = list(best_first[0].metrics)
@@ -91,6 +97,14 @@ def search(
         f"{folder}: {len(history.complete)} complete trials; best.json holds the best network, `convsmith report` "
         "makes the page"
     )
+
+
+def _options(strategy: str, population: int | None, sample: int | None) -> dict[str, int]:
+    if strategy != "regularized_evolution":
+        if population is not None or sample is not None:
+            raise ValueError(f"--population and --sample belong to regularized_evolution, got --strategy {strategy}")
+        return {}
+    return {"population_size": 20 if population is None else population, "sample_size": 5 if sample is None else sample}
 
 
 def _executor(name: str, workers: int | None, timeout_s: float | None) -> Any:

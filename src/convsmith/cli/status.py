@@ -12,7 +12,7 @@ from convsmith.cli.arguments import Json, run_folder
 from convsmith.cli.output import print_json, print_table, say
 
 
-@app.command(epilog="Example: convsmith status digits-stages-0 --json")
+@app.command(epilog="Example: convsmith status search-digits-stages-regularized_evolution-0 --json")
 def status(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name under runs/.")],
     json: Json = False,

@@ -93,6 +93,8 @@ def _foreign(name: str) -> Subject:
 def _checked(name: str, model: str, known: list[str], build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     if model not in known:
         close = difflib.get_close_matches(model, known, n=3)
-        remedy = f"; did you mean {' or '.join(close)}?" if close else ""
+        library = name.partition(":")[0]
+        lists = "timm.list_models()" if library == "timm" else "torchvision.models.list_models()"
+        remedy = f"; did you mean {' or '.join(close)}?" if close else f"; {lists} names them all"
         raise ValueError(f"unknown network {name!r}{remedy}")
     return build

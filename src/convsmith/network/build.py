@@ -127,8 +127,8 @@ def build_block(spec: BlockSpec, channels: Channels, path: str) -> tuple[nn.Modu
     carries = spec.carries
     try:
         module = spec.build(last(channels) if carries == 1 else carried(channels, carries))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} ({spec.block}): {error}") from None
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} ({spec.block}): {str(error).splitlines()[0]}") from None
     return module, module.out_channels
 
 

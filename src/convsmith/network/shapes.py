@@ -20,9 +20,9 @@ def block_output(spec: BlockSpec, inputs: Shapes) -> Shapes:
     """The shapes behind one block; ValueError for an input that the block cannot take."""
     taken = carried(inputs, spec.carries)
     with torch.device("meta"), torch.no_grad():
-        module = spec.build(taken[-1][1] if spec.carries == 1 else tuple(shape[1] for shape in taken)).eval()
         maps = tuple(torch.empty(shape) for shape in taken)
         try:
+            module = spec.build(taken[-1][1] if spec.carries == 1 else tuple(shape[1] for shape in taken)).eval()
             outputs = module(maps if spec.carries > 1 else maps[-1])
         except (RuntimeError, ValueError) as error:
             raise ValueError(str(error).splitlines()[0]) from None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-import pickle
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ def transplant(source_state_dict: Mapping[str, Tensor], network: nn.Module, *, o
     Both list the main path of a block before its shortcut, as torchvision registers them. Where a source differs,
     `order` lists (ours, theirs) name patterns with `*`: weights that match an earlier pair are mapped among
     themselves, in the order of their state dicts, and what no pair matches is mapped last. A fully connected layer
-    stored as a 1 x 1 convolution, or the other way round, is reshaped. A norm's `num_batches_tracked` may be absent.
+    stored as a 1 x 1 convolution, or the other way round, is reshaped. A norm's `num_batches_tracked`, which
+    only a norm without momentum reads, is not copied.
 
     Raises ValueError with the first mismatch: both names and shapes. Equal shapes prove nothing: compare outputs too.
     """
@@ -48,19 +49,30 @@ def transplant(source_state_dict: Mapping[str, Tensor], network: nn.Module, *, o
     network.load_state_dict(mapped, strict=False)
 
 
-def load_weights(network: nn.Module, path: str | Path, *, order: Order | None = None) -> None:
+def load_weights(
+    network: nn.Module,
+    path: str | Path,
+    *,
+    order: Order | None = None,
+    names_in_order: Sequence[str] | None = None,
+) -> None:
     """Load a safetensors file or a state dict saved by torch, ours by name or another library's by position.
 
-    Nothing in the file can run code: torch's files are read with `weights_only=True`. ValueError for anything else.
+    A safetensors file keeps its names sorted: for another library's, `names_in_order` gives them as its state dict has
+    them. Nothing in a file can run code: torch's are read with `weights_only=True`. ValueError for anything else.
     """
     state = read_weights(path)
-    own = network.state_dict()
     try:
-        if set(state) == set(own):
+        if set(state) == set(network.state_dict()):
             network.load_state_dict(state)
+        elif Path(path).suffix == ".safetensors" and names_in_order is None:
+            raise ValueError(
+                "they have another library's names, and a safetensors file keeps them sorted, not in the order by "
+                "which they are mapped; save the state dict with torch.save"
+            )
         else:
-            transplant(state, network, order=order)
-    except (ValueError, RuntimeError) as error:
+            transplant({name: state[name] for name in names_in_order or state}, network, order=order)
+    except (ValueError, RuntimeError, KeyError) as error:
         raise ValueError(f"the weights in {path} do not fit the network: {' '.join(str(error).split())}") from None
 
 
@@ -80,9 +92,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         except safetensors.SafetensorError as error:
             raise ValueError(f"{path} is no whole safetensors file ({error}); write it again") from None
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = re.split(r"[.\n]", str(error))[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the file's age; the error below says what there is to say
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the bytes of a file that is none make of the reader
+        reason = re.split(r"[.\n]", str(error))[0] or type(error).__name__
         raise ValueError(
             f"{path} is no state dict that can be read without running code ({reason}); save network.state_dict()"
         ) from None
@@ -100,7 +114,8 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     from convsmith.arch import write_whole_bytes
 
     architecture = getattr(network, "architecture", None)
-    metadata = {"format": "pt"} | ({"architecture": architecture.to_json()} if architecture is not None else {})
+    # One key: safetensors writes several in any order, and equal runs should leave equal files.
+    metadata = None if architecture is None else {"architecture": architecture.to_json()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_whole_bytes(Path(path), save(tensors, metadata))
 

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from convsmith.arch import Architecture
+from convsmith.deploy import backends
 from convsmith.measure import cost, latency
 from convsmith.network import build
 
@@ -27,6 +28,7 @@ class Constraint:
     maximum: float | None = None
     minimum: float | None = None
     measure: Callable[[Architecture], float] | None = field(default=None, repr=False)
+    how: str = ""  # what the measured value depends on: a search that resumes with another one is refused
 
     def __post_init__(self) -> None:
         bounds = [bound for bound in (self.minimum, self.maximum) if bound is not None]
@@ -55,8 +57,10 @@ def latency_constraint(
     `input_shape` is (N, C, H, W). The measurement runs in the process of the search: beside busy workers of a
     `ProcessExecutor` it comes out too long, so leave a core free for it.
     """
+    backends.get(backend)  # an unknown one is told before anything is trained
     measure = partial(_latency_ms, input_shape=input_shape, backend=backend, threads=threads)
-    return Constraint("latency_ms", maximum=maximum_ms, measure=measure)
+    how = f"{backend}, {threads} threads, {'x'.join(map(str, input_shape))}"
+    return Constraint("latency_ms", maximum=maximum_ms, measure=measure, how=how)
 
 
 def cost_constraint(

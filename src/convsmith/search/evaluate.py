@@ -63,6 +63,10 @@ class TrainAndMeasure:
             "seconds": time.monotonic() - began,
         }
 
+    def metrics(self) -> list[str]:
+        """The names of the metrics that a trial gets."""
+        return [*self._task().metrics(), "train_loss", "params", "macs", "seconds"]
+
     def load(self) -> DataSet:
         """The data, opened once per process."""
         return load_once(self.data, input_size=self.input_size, root=self.root)

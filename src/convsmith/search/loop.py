@@ -66,14 +66,17 @@ def search(
             with the closest value. The run can be resumed.
     """
     _check(space, trials, seed, constraints)
-    parse_objective(objective)
+    _check_metrics_are_there(evaluate, objective, constraints)
     facts = {
         **_facts_of(evaluate),
         "space": f"{space.name} {digest(space)}",
         "strategy": describe(strategy),
         "seed": seed,
         "objective": objective,
-        "constraints": [{"metric": c.metric, "minimum": c.minimum, "maximum": c.maximum} for c in constraints],
+        "constraints": [
+            {"metric": c.metric, "minimum": c.minimum, "maximum": c.maximum, **({"how": c.how} if c.how else {})}
+            for c in constraints
+        ],
     }
     pool = _executor(executor)
     settings = {**facts, "trials": trials, "executor": type(pool).__name__}
@@ -196,6 +199,17 @@ class _Loop:
             if value is not None and constraint.excess(value) > 0:
                 known = self.closest.get(str(constraint), value)
                 self.closest[str(constraint)] = min(value, known, key=constraint.excess)
+
+
+def _check_metrics_are_there(evaluate: Evaluate, objective: str, constraints: Sequence[Constraint]) -> None:
+    """Raise ValueError for a metric that nothing gives, where `evaluate` says by a method `metrics` what it gives."""
+    wanted = [parse_objective(objective)[0], *(c.metric for c in constraints if c.measure is None)]
+    names = getattr(evaluate, "metrics", None)
+    if callable(names):
+        known = [*names(), *(c.metric for c in constraints if c.measure is not None)]
+        for metric in wanted:
+            if metric not in known:
+                raise ValueError(f"nothing gives the metric {metric!r}; there are {', '.join(dict.fromkeys(known))}")
 
 
 def _check(space: Architecture, trials: int, seed: int, constraints: Sequence[Constraint]) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from convsmith.arch import Architecture, Reference, adapt
 from convsmith.measure import cost
 from convsmith.network import Network, build, load_weights, read_weights
 from convsmith.network.weights import Order
-from convsmith.zoo.registry import families, get
+from convsmith.zoo.registry import families, get, variants
+from convsmith.zoo.variant import PYTORCHCV, TIMM, TORCHVISION
 
 
 def create_model(
@@ -32,8 +35,33 @@ def create_model(
     found = find(architecture, num_classes=num_classes, in_channels=in_channels, aux_heads=aux_heads)
     network = build(found)
     if weights is not None:
-        load_weights(network, weights, order=order_of(found.name, read_weights(weights)))
+        state = read_weights(weights)
+        names = names_of_peer(found.name, state)
+        load_weights(network, weights, order=order_of(found.name, state), names_in_order=names)
     return network
+
+
+def names_of_peer(name: str, state_dict: Mapping[str, Tensor]) -> list[str] | None:
+    """The names of these weights in the order of the peer's state dict, which a safetensors file does not keep.
+
+    None where the names are not those of the variant's network in torchvision, timm or pytorchcv, or that is missing.
+    """
+    variant = variants().get(name)
+    builders = {
+        TORCHVISION: ("torchvision.models", "get_model"),
+        TIMM: ("timm", "create_model"),
+        PYTORCHCV: ("pytorchcv.model_provider", "get_model"),
+    }
+    if variant is None or variant.source not in builders or find_spec(variant.source) is None:
+        return None
+    module, function = builders[variant.source]
+    try:
+        with torch.device("meta"):
+            peer = getattr(import_module(module), function)(variant.peer or name)
+    except (ValueError, RuntimeError):  # a width or form that the library does not build by a name
+        return None
+    names = [key for key in peer.state_dict() if key in state_dict]
+    return names if len(names) == len(state_dict) else None
 
 
 def order_of(name: str, state_dict: Mapping[str, Tensor]) -> Order | None:
@@ -56,7 +84,12 @@ def find(
 ) -> Architecture:
     """The architecture that a zoo name or a `.json` file names, adapted to `num_classes` and `in_channels`."""
     if isinstance(architecture, str) and not architecture.endswith(".json"):
-        return get(architecture, num_classes=num_classes, in_channels=in_channels or 3, aux_heads=aux_heads)
+        return get(
+            architecture,
+            num_classes=num_classes,
+            in_channels=3 if in_channels is None else in_channels,
+            aux_heads=aux_heads,
+        )
     if aux_heads:
         raise ValueError("aux_heads builds the auxiliary heads of a zoo name; a file or an architecture has its own")
     if not isinstance(architecture, Architecture):
