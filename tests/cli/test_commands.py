@@ -172,7 +172,7 @@ def test_train_takes_the_classes_and_channels_of_the_data(convsmith):
         (("search", "--data", "digits", "--space", "stage"), "unknown space 'stage'; did you mean 'stages'"),
         (("search", "--data", "digits", "--strategy", "randm"), "unknown strategy 'randm'; did you mean 'random'"),
         (("search", "--data", "digits", "--executor", "threads"), "unknown executor 'threads'"),
-        (("search", "--data", "digits", "--objective", "acuracy"), "nothing gives the metric 'acuracy'"),
+        (("search", "--data", "digits", "--objective", "acc"), "nothing gives the metric 'acc'"),
         (("search", "--data", "digits", "--max-latency-ms", "1", "--backend", "nope"), "unknown back end 'nope'"),
         (("search", "--data", "digits", "--strategy", "random", "--population", "3"), "belong to regularized"),
         (("cost", "negative.json"), "negative"),
