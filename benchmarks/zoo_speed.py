@@ -33,12 +33,14 @@ NAMES = (
 )
 
 
-def compare(name: str, batch: int, rounds: int) -> dict[str, object]:
+def compare(name: str, batch: int, rounds: int, seconds: float) -> dict[str, object]:
     variant = cs.zoo.variants()[name]
     x = torch.randn(batch, 3, variant.input_size, variant.input_size, generator=torch.Generator().manual_seed(0))
     ours, peer = cs.create_model(name).eval(), build_peer(variant).float()
     with clock.threads(1), torch.inference_mode():
-        found = clock.measure({"ours": partial(ours, x), "peer": partial(peer, x)}, rounds=rounds, budget_seconds=60)
+        found = clock.measure(
+            {"ours": partial(ours, x), "peer": partial(peer, x)}, rounds=rounds, budget_seconds=seconds
+        )
     pairs = list(zip(found["ours"].samples_ms, found["peer"].samples_ms, strict=True))
     ratios = sorted(a / b for a, b in pairs)
     return {
@@ -58,22 +60,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks"))
     parser.add_argument("--names", nargs="*", help="globs; the default is a member of each family")
     parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--seconds", type=float, default=60, help="after which no round of a network starts")
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 8])
     arguments = parser.parse_args()
     names = [n for glob in arguments.names for n in cs.zoo.names(glob)] if arguments.names else list(NAMES)
     machine = {"machine": processor_name(), "threads": 1, "torch": torch.__version__, "date": date.today().isoformat()}
-    rows = []
-    for name in names:
-        if has_peer(cs.zoo.variants()[name]):
-            for batch in (1, 8):
-                rows.append(compare(name, batch, arguments.rounds) | machine)
+    rows: list[dict[str, object]] = []
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    kind = "zoo_speed_all" if arguments.names else "zoo_speed"
+    with open(arguments.out / f"{date.today().isoformat()}_{kind}.csv", "w", newline="") as file:
+        for name in names:
+            for batch in arguments.batches if has_peer(cs.zoo.variants()[name]) else ():
+                rows.append(compare(name, batch, arguments.rounds, arguments.seconds) | machine)
+                writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+                if len(rows) == 1:
+                    writer.writeheader()
+                writer.writerow(rows[-1])
+                file.flush()  # a long run that is stopped keeps what it has measured
                 print({key: rows[-1][key] for key in ("network", "batch", "ratio", "ratio_quartiles")}, flush=True)
     ratios = [float(str(row["ratio"])) for row in rows]
     print(f"median {statistics.median(ratios):.3f}, largest {max(ratios):.3f}")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    with open(arguments.out / f"{date.today().isoformat()}_zoo_speed.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def run_demo(folder: Path, *, quick: bool, seed: int) -> dict[str, Any]:
     say("7/7 writing the page")
     results = {
         "winner": {**winner, "budget_ms": budget},
-        "baselines": others,
+        "baselines": [{**row, "budget_ms": budget} for row in others],
         "reference": reference,
         "test_images": len(data.load("digits").test),
         "device": dataclasses.asdict(speed),
