@@ -132,6 +132,12 @@ def test_one_process_writes(tmp_path):
     Store(tmp_path / "history.sqlite", FACTS).close()
 
 
+def test_another_setting_of_a_recipe_is_named_alone(tmp_path):
+    write(tmp_path / "history.sqlite", [], {**FACTS, "recipe": {"epochs": 5, "lr": 0.1}}).close()
+    with pytest.raises(ValueError, match=r"holds a search with the recipe\.epochs 5, this one has 3; name another"):
+        Store(tmp_path / "history.sqlite", {**FACTS, "recipe": {"epochs": 3, "lr": 0.1}})
+
+
 def test_another_search_is_refused_with_both_values_and_changes_nothing(tmp_path):
     write(tmp_path / "history.sqlite", [complete(0, 0.5)]).close()
     with pytest.raises(ValueError, match="holds a search with the seed 0, this one has 1; name another run_dir"):

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from convsmith.arch.differences import differences, shown
+
 FILE = "history.sqlite"
 VERSION = 1  # PRAGMA user_version of the file
 TABLES = """
@@ -119,7 +121,9 @@ class Store:
 def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Facts and trials as they are now, also while another process writes them."""
     if not path.is_file():
-        raise FileNotFoundError(f"there is no history {path}; name the folder of a search")
+        raise FileNotFoundError(
+            f"there is no history {path}; name the folder of a search (`convsmith report` reads a training's too)"
+        )
     # SQLite readers keep files of their own beside a WAL database, and tidy up only with write access.
     mode = "rw" if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK) else "ro"
     alone = mode == "ro" and not path.with_name(path.name + "-wal").exists()
@@ -182,12 +186,13 @@ def _facts(connection: sqlite3.Connection) -> dict[str, Any]:
 
 def _check_facts(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
     new = json.loads(json.dumps(dict(new)))  # as the file has them: tuples are lists
-    for name in [*new, *old]:
-        if old.get(name) != new.get(name):
-            raise ValueError(
-                f"{path.parent} holds a search with the {name} {json.dumps(old.get(name))}, "
-                f"this one has {json.dumps(new.get(name))}; name another run_dir, or go on with the same {name}"
-            )
+    difference = next(differences(dict(old), new), None)
+    if difference is not None:
+        where, there, here = difference
+        raise ValueError(
+            f"{path.parent} holds a search with the {where} {shown(there)}, this one has {shown(here)}; "
+            f"name another run_dir, or go on with the same {where}"
+        )
 
 
 def _rows(connection: sqlite3.Connection) -> list[dict[str, Any]]:

@@ -53,7 +53,8 @@ class Classification:
         if network.out_channels != self.num_classes:
             raise ValueError(
                 f"the head must make a logit per class, got {network.out_channels} logits of {backbone.name} for "
-                f"{self.num_classes} classes; make the architecture with num_classes={self.num_classes}"
+                f"{self.num_classes} classes; make the architecture with num_classes={self.num_classes}, or write that "
+                "into the head of its file"
             )
         return network
 

@@ -8,10 +8,8 @@ import io
 import json
 import platform
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from torch import nn
 
 import convsmith
 from convsmith.arch import dump_spec, write_whole
+from convsmith.arch.differences import differences, shown
 from convsmith.network import load_weights, save_weights
 from convsmith.train.checkpoint import load_checkpoint, save_checkpoint
 
@@ -104,12 +103,12 @@ class RunFolder:
     def _refuse_another(self, settings: dict[str, Any]) -> None:
         if self._run.get("kind") != "train":
             raise ValueError(f"{self.path} holds a run of kind {self._run.get('kind')!r}; give another run_dir")
-        difference = next(_differences(self._run["settings"], json.loads(json.dumps(settings)), ""), None)
+        difference = next(differences(self._run["settings"], json.loads(json.dumps(settings))), None)
         if difference is not None:
             where, there, here = difference
             reason = " (the learning rate of every step depends on it)" if where == "recipe.epochs" else ""
             raise ValueError(
-                f"{self.path} holds a run with {where} = {_shown(there)}, and this call has {_shown(here)}{reason}; "
+                f"{self.path} holds a run with {where} = {shown(there)}, and this call has {shown(here)}{reason}; "
                 "give another run_dir, or the same settings to resume"
             )
 
@@ -163,23 +162,6 @@ def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
     own = {"convsmith": convsmith.__version__, "python": platform.python_version()}
     return own | {name: version(name) for name in ("torch", "torchvision", "numpy")}
-
-
-def _differences(there: Any, here: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
-    """`(path, there, here)` of each leaf in which two JSON values differ."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in {**there, **here}:
-            yield from _differences(there.get(key), here.get(key), f"{where}.{key}" if where else key)
-    elif isinstance(there, list) and isinstance(here, list) and there != here:
-        for i, (a, b) in enumerate(zip_longest(there, here)):
-            yield from _differences(a, b, f"{where}[{i}]")
-    elif there != here:
-        yield where, there, here
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _read_json(path: Path, expected: str) -> dict[str, Any]:
