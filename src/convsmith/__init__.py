@@ -10,7 +10,7 @@ from convsmith.arch import Architecture, BlockSpec, block, choice, spec
 if TYPE_CHECKING:
     from convsmith import arch, data, deploy, measure, network, nn, report, search, tasks, train, zoo
     from convsmith.network import transplant
-    from convsmith.zoo import create_model
+    from convsmith.zoo import create_model, export_state_dict
 
 __version__ = "0.1.0"
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "create_model",
     "data",
     "deploy",
+    "export_state_dict",
     "measure",
     "network",
     "nn",
@@ -35,7 +36,11 @@ __all__ = [
 ]
 
 # Imported at first use, so that `import convsmith` does not wait for torch.
-_FUNCTIONS = {"create_model": "convsmith.zoo", "transplant": "convsmith.network"}
+_FUNCTIONS = {
+    "create_model": "convsmith.zoo",
+    "export_state_dict": "convsmith.zoo",
+    "transplant": "convsmith.network",
+}
 
 
 def __getattr__(name: str) -> Any:

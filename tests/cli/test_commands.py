@@ -62,9 +62,21 @@ def test_list(convsmith):
     assert [row["name"] for row in rows] == cs.zoo.names("resnet1*")
     assert rows[0]["params"] == 11_689_512
     assert "arXiv:1512.03385" in rows[0]["paper"]
+    assert (rows[0]["year"], rows[0]["row"]) == (2016, 2)
     code, out, _ = convsmith("list", "mobilenet*")
     assert code == 0
     assert "300.8" in out
+
+
+def test_list_filters_and_sorts(convsmith):
+    chosen = from_json(convsmith("list", "--family", "*net_v2", "--max-macs", "1e8", "--sort", "macs", "--json"))
+    macs = [row["macs"] for row in chosen]
+    expected = [v.macs for n, v in cs.zoo.variants().items() if cs.zoo.families()[n].endswith("net_v2")]
+    assert macs == sorted(m for m in expected if m <= 1e8)
+    assert {row["name"] for row in from_json(convsmith("list", "--row", 7, "--json"))} == set(cs.zoo.names("resnext*"))
+    code, _, err = convsmith("list", "resnet*", "--row", 99)
+    assert code == 2
+    assert "no architecture of family '*' matches 'resnet*' in row 99" in err
 
 
 def test_show(convsmith):

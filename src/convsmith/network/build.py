@@ -108,7 +108,8 @@ def initialise(network: nn.Module) -> None:
     """He's normal initialisation by fan-out for convolutions (He et al. 2015, arXiv:1502.01852), norms at 1 and 0.
 
     Fully connected layers are uniform in +-1/sqrt(fan-in); biases of convolutions are zero. Parameters of other
-    modules keep the values that their constructors gave.
+    modules keep the values that their constructors gave. A block whose convolutions start otherwise has a method
+    `initialise()`, which is called last.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -120,6 +121,9 @@ def initialise(network: nn.Module) -> None:
             nn.init.uniform_(module.weight, -bound, bound)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if callable(own := getattr(module, "initialise", None)):
+            own()
 
 
 def build_block(spec: BlockSpec, channels: Channels, path: str) -> tuple[nn.Module, Channels]:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convsmith.arch import Architecture
+
 Order = Sequence[tuple[str, str]]  # (ours, theirs): name patterns in the order of the mapping
 
 
@@ -27,26 +29,35 @@ def transplant(source_state_dict: Mapping[str, Tensor], network: nn.Module, *, o
     Raises ValueError with the first mismatch: both names and shapes. Equal shapes prove nothing: compare outputs too.
     """
     own = network.state_dict()
+    mapped = map_names(own, source_state_dict, order)
+    network.load_state_dict(
+        {ours: source_state_dict[theirs].reshape(own[ours].shape) for ours, theirs in mapped.items()}, strict=False
+    )
+
+
+def map_names(own: Mapping[str, Tensor], source: Mapping[str, Tensor], order: Order | None = None) -> dict[str, str]:
+    """Our names to theirs, as `transplant` maps them; ValueError with the first mismatch of names or shapes."""
     pairs = [*(order or ()), ("*", "*")]
-    ours, theirs = _groups(own, [a for a, _ in pairs]), _groups(source_state_dict, [b for _, b in pairs])
-    mapped: dict[str, Tensor] = {}
+    ours, theirs = _groups(own, [a for a, _ in pairs]), _groups(source, [b for _, b in pairs])
+    mapped: dict[str, str] = {}
     for pattern, our_names, their_names in zip(pairs, ours, theirs, strict=True):
         for i in range(max(len(our_names), len(their_names))):
             if i >= len(our_names) or i >= len(their_names):
                 side, name = ("source", their_names[i]) if i >= len(our_names) else ("network", our_names[i])
+                aux = "; auxiliary heads are built with aux_heads=True" if side == "source" and "aux" in name else ""
                 raise ValueError(
                     f"for the pattern {pattern} the network has {len(our_names)} weights and the source "
-                    f"{len(their_names)}; the first left over is the {side}'s {name}"
+                    f"{len(their_names)}; the first left over is the {side}'s {name}{aux}"
                 )
             our_name, their_name = our_names[i], their_names[i]
-            ours_is, theirs_is = own[our_name], source_state_dict[their_name]
+            ours_is, theirs_is = own[our_name], source[their_name]
             if ours_is.squeeze().shape != theirs_is.squeeze().shape:
                 raise ValueError(
                     f"weight {i} of the pattern {pattern} differs in shape: ours is {our_name} {tuple(ours_is.shape)}, "
                     f"the source's is {their_name} {tuple(theirs_is.shape)}"
                 )
-            mapped[our_name] = theirs_is.reshape(ours_is.shape)
-    network.load_state_dict(mapped, strict=False)
+            mapped[our_name] = their_name
+    return mapped
 
 
 def load_weights(
@@ -61,7 +72,18 @@ def load_weights(
     A safetensors file keeps its names sorted: for another library's, `names_in_order` gives them as its state dict has
     them. Nothing in a file can run code: torch's are read with `weights_only=True`. ValueError for anything else.
     """
-    state = read_weights(path)
+    fit_weights(network, read_weights(path), path, order=order, names_in_order=names_in_order)
+
+
+def fit_weights(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    path: str | Path,
+    *,
+    order: Order | None = None,
+    names_in_order: Sequence[str] | None = None,
+) -> None:
+    """What `load_weights` does, with the tensors that were read from `path`."""
     try:
         if set(state) == set(network.state_dict()):
             network.load_state_dict(state)
@@ -74,6 +96,47 @@ def load_weights(
             transplant({name: state[name] for name in names_in_order or state}, network, order=order)
     except (ValueError, RuntimeError, KeyError) as error:
         raise ValueError(f"the weights in {path} do not fit the network: {' '.join(str(error).split())}") from None
+
+
+def adapt_weights(source: nn.Module, target: nn.Module) -> None:
+    """Copy the weights of a network into the same one with other input channels or another number of classes.
+
+    The classifiers (`head`, `aux`) of another size keep their fresh weights. The first convolution is summed over its
+    input channels for one channel (an image in grey gives what it gave as three equal channels), and repeated over
+    them in turn, scaled by old / new, for others. ValueError where anything else differs.
+    """
+    theirs, ours, first = source.state_dict(), target.state_dict(), True
+    for name, tensor in ours.items():
+        old = theirs.get(name)
+        if old is not None and old.shape != tensor.shape and first and tensor.ndim == old.ndim == 4:
+            width = tensor.shape[1]
+            turns = old[:, torch.arange(width) % old.shape[1]] * (old.shape[1] / width)
+            old = old.sum(1, keepdim=True) if width == 1 else turns
+        first = first and tensor.ndim != 4
+        if old is not None and old.shape == tensor.shape:
+            ours[name] = old
+        elif not name.startswith(("head.", "aux.")):
+            raise ValueError(
+                f"only classifiers and the first convolution may differ, but {name} is {tuple(tensor.shape)} and was "
+                f"{None if old is None else tuple(old.shape)}"
+            )
+    target.load_state_dict(ours)
+
+
+def stored_architecture(path: str | Path) -> Architecture:
+    """The architecture inside a safetensors file that `save_weights` wrote; ValueError where there is none."""
+    import safetensors
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no weights file {path}; save_weights writes one")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file ({error}); write it again") from None
+    if "architecture" not in metadata:
+        raise ValueError(f"{path} holds no architecture; name the architecture, and give the file as weights")
+    return Architecture.from_json(metadata["architecture"])
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

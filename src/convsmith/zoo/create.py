@@ -1,22 +1,14 @@
-"""`create_model`: a network from a name, a file or an architecture."""
+"""`create_model`: a network from a name, a file or an architecture, with weights from anywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from fnmatch import fnmatchcase
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from convsmith.arch import Architecture, Reference, adapt
 from convsmith.measure import cost
-from convsmith.network import Network, build, load_weights, read_weights
-from convsmith.network.weights import Order
-from convsmith.zoo.registry import families, get, variants
-from convsmith.zoo.variant import PYTORCHCV, TIMM, TORCHVISION
+from convsmith.network import Network, adapt_weights, build, fit_weights, read_weights, stored_architecture
+from convsmith.zoo.peers import is_pretrained, load_pretrained, names_of_peer, order_of
+from convsmith.zoo.registry import get
 
 
 def create_model(
@@ -27,52 +19,46 @@ def create_model(
     aux_heads: bool = False,
     weights: str | Path | None = None,
 ) -> Network:
-    """The network of a zoo name, of an architecture file (`.json`) or of an architecture.
+    """The network of a zoo name, of an architecture file (`.json`), of a weights file of ours, or of an architecture.
 
     `weights` is a safetensors file or a state dict saved by torch, ours or a peer's (see
-    `convsmith.network.load_weights`). A file whose `reference` differs from a recount is refused with both figures.
+    `convsmith.network.load_weights`), or another library's pretrained weights: `"torchvision"`,
+    `"timm/resnet50.a1_in1k"`, `"pytorchcv"` (see `convsmith.zoo.load_pretrained`). Where they were trained for another
+    number of classes or input channels than asked for, the classifier stays fresh and the first convolution is adapted
+    (see `convsmith.network.adapt_weights`). A safetensors file that `convsmith.network.save_weights` wrote, given as the
+    architecture, brings its own weights. A file whose `reference` differs from a recount is refused with both figures.
     """
-    found = find(architecture, num_classes=num_classes, in_channels=in_channels, aux_heads=aux_heads)
-    network = build(found)
-    if weights is not None:
-        state = read_weights(weights)
-        names = names_of_peer(found.name, state)
-        load_weights(network, weights, order=order_of(found.name, state), names_in_order=names)
+    if not isinstance(architecture, Architecture) and Path(architecture).suffix == ".safetensors":
+        weights = weights or architecture
+        architecture = stored_architecture(architecture)
+    wanted = find(architecture, num_classes=num_classes, in_channels=in_channels, aux_heads=aux_heads)
+    network = build(wanted)
+    if weights is None:
+        return network
+    trained = find(architecture, aux_heads=aux_heads)
+    if is_pretrained(weights):
+        source = network if trained == wanted else build(trained)
+        load_pretrained(source, str(weights))
+    else:
+        source = _with_file(network, trained, weights)
+    if source is not network:
+        adapt_weights(source, network)
     return network
 
 
-def names_of_peer(name: str, state_dict: Mapping[str, Tensor]) -> list[str] | None:
-    """The names of these weights in the order of the peer's state dict, which a safetensors file does not keep.
-
-    None where the names are not those of the variant's network in torchvision, timm or pytorchcv, or that is missing.
-    """
-    variant = variants().get(name)
-    builders = {
-        TORCHVISION: ("torchvision.models", "get_model"),
-        TIMM: ("timm", "create_model"),
-        PYTORCHCV: ("pytorchcv.model_provider", "get_model"),
-    }
-    if variant is None or variant.source not in builders or find_spec(variant.source) is None:
-        return None
-    module, function = builders[variant.source]
+def _with_file(network: Network, trained: Architecture, path: str | Path) -> Network:
+    # The file may hold the network as it is wanted, or as it was trained before: with other classes or channels.
+    state, name = read_weights(path), trained.name
+    order, names = order_of(name, state), names_of_peer(name, state)
     try:
-        with torch.device("meta"):
-            peer = getattr(import_module(module), function)(variant.peer or name)
-    except (ValueError, RuntimeError):  # a width or form that the library does not build by a name
-        return None
-    names = [key for key in peer.state_dict() if key in state_dict]
-    return names if len(names) == len(state_dict) else None
-
-
-def order_of(name: str, state_dict: Mapping[str, Tensor]) -> Order | None:
-    """The name patterns that map these weights of another library to a variant of the zoo; None for our own order."""
-    if name not in families():
-        return None
-    orders: dict[str, Order] = getattr(import_module(f"convsmith.zoo.{families()[name]}"), "ORDERS", {})
-    for order in orders.values():
-        if all(any(fnmatchcase(key, theirs) for key in state_dict) for _, theirs in order):
-            return order
-    return None
+        fit_weights(network, state, path, order=order, names_in_order=names)
+        return network
+    except ValueError:
+        if trained == network.architecture:
+            raise
+    original = build(trained)
+    fit_weights(original, state, path, order=order, names_in_order=names)
+    return original
 
 
 def find(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from convsmith.arch import Architecture, spec
 from convsmith.nn import BATCH_NORM, Classifier, ConvNormAct, DenseBlock, MaxPool, ReLU, Transition
-from convsmith.zoo.variant import TORCHVISION, Variant
+from convsmith.zoo.variant import TORCHVISION, About, Variant
 
 Depths = tuple[int, int, int, int]
 
@@ -22,6 +22,9 @@ def densenet(*, growth_rate: int = 32, depths: Depths, num_classes: int = 1000) 
         neck=[BATCH_NORM, spec(ReLU, inplace=True)],  # in place on the norm's own map
         head=spec(Classifier, num_classes),
     )
+
+
+ABOUT = About(row=25, year=2017, topic="Dense connections")
 
 
 # fmt: off

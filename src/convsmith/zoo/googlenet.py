@@ -11,7 +11,7 @@ from functools import partial
 
 from convsmith.arch import Architecture, BlockSpec, spec
 from convsmith.nn import AuxClassifier, BatchNorm, Classifier, ConvNormAct, Inception, LocalResponseNorm, MaxPool
-from convsmith.zoo.variant import REBUILT, TORCHVISION, Variant
+from convsmith.zoo.variant import REBUILT, TORCHVISION, About, Variant
 
 
 def googlenet(*, paper: bool = False, num_classes: int = 1000, aux_heads: bool = False) -> Architecture:
@@ -62,6 +62,8 @@ def googlenet(*, paper: bool = False, num_classes: int = 1000, aux_heads: bool =
         aux=[(2, 1, aux), (2, 4, aux)] if aux_heads else [],
     )
 
+
+ABOUT = About(row=1, year=2015, topic="Tensor decomposition: 1 x 1 + K x K")
 
 # fmt: off
 VARIANTS = (

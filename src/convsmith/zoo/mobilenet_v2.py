@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from convsmith.arch import Architecture, BlockSpec, spec
 from convsmith.nn import Classifier, ConvNormAct, InvertedResidual, round_channels
-from convsmith.zoo.variant import TORCHVISION, Variant
+from convsmith.zoo.variant import TORCHVISION, About, Variant
 
 
 def mobilenet_v2(*, width_multiplier: float = 1.0, num_classes: int = 1000) -> Architecture:
@@ -34,6 +34,9 @@ def mobilenet_v2(*, width_multiplier: float = 1.0, num_classes: int = 1000) -> A
         neck=[spec(ConvNormAct, round_channels(1280 * max(1.0, width_multiplier)), kernel_size=1, act="relu6")],
         head=spec(Classifier, num_classes, dropout=0.2),
     )
+
+
+ABOUT = About(row=16, year=2018, topic="Inverted bottleneck")
 
 
 # fmt: off

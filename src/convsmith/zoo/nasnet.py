@@ -14,7 +14,7 @@ from typing import Literal
 
 from convsmith.arch import Architecture, BlockSpec, spec
 from convsmith.nn import BatchNorm, Classifier, ConvNormAct, NasCell, ReLU
-from convsmith.zoo.variant import PYTORCHCV, REBUILT, TIMM, Variant
+from convsmith.zoo.variant import PYTORCHCV, REBUILT, TIMM, About, Variant
 
 # NASNet-A, the paper's Fig. 4: s_k = operation(s_i) + operation(s_j), with s_0 the current and s_1 the previous map.
 NORMAL = (
@@ -123,6 +123,13 @@ LARGE = {
     "drop_path_rate": 0.3,
 }
 CIFAR = {"repeats": 6, "filters": 32, "drop_path_rate": 0.4}
+
+ABOUT = About(
+    row=41,
+    year=2018,
+    topic="Model search: reinforcement learning",
+    use="Searched on CIFAR-10, used on ImageNet: cells transfer.",
+)
 
 # fmt: off
 VARIANTS = (

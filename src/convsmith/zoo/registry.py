@@ -8,9 +8,9 @@ from functools import cache
 from importlib import import_module
 
 from convsmith.arch import Architecture
-from convsmith.zoo.variant import Variant
+from convsmith.zoo.variant import About, Variant
 
-FAMILIES = ("resnet", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "densenet", "googlenet", "nasnet")
+FAMILIES = ("resnet", "resnext", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "densenet", "googlenet", "nasnet")
 
 
 @cache
@@ -34,6 +34,12 @@ def families() -> dict[str, str]:
 def paper(name: str) -> str:
     """The citation of a variant's family: the first line of its file."""
     return (import_module(f"convsmith.zoo.{families()[name]}").__doc__ or "").splitlines()[0]
+
+
+def about(name: str) -> About:
+    """What the lecture says of a variant's family."""
+    found: About = import_module(f"convsmith.zoo.{families()[name]}").ABOUT
+    return found
 
 
 def names(pattern: str = "*") -> list[str]:

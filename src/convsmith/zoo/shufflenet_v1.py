@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from convsmith.arch import Architecture, BlockSpec, spec
 from convsmith.nn import Classifier, ConvNormAct, MaxPool, ShuffleUnitV1, round_channels
-from convsmith.zoo.variant import PAPER, PYTORCHCV, REBUILT, Variant
+from convsmith.zoo.variant import PAPER, PYTORCHCV, REBUILT, About, Variant
 
 STAGE2 = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}  # Table 1: output channels by the number of groups
 STEM = {1.5: 24}  # the authors' code; otherwise 24 times the multiplier
@@ -38,6 +38,9 @@ def shufflenet_v1(*, groups: int, width_multiplier: float = 1.0, num_classes: in
         stages=[stage(width, 4), stage(2 * width, 8), stage(4 * width, 4)],
         head=spec(Classifier, num_classes),
     )
+
+
+ABOUT = About(row=13, year=2018, topic="Channel shuffle: grouped convolution + channel shuffle")
 
 
 # fmt: off

@@ -15,7 +15,7 @@ from typing import Literal
 
 from convsmith.arch import Architecture, BlockSpec, spec
 from convsmith.nn import Classifier, ConvNormAct, MaxPool, ShuffleUnitV2
-from convsmith.zoo.variant import PYTORCHCV, TORCHVISION, Variant
+from convsmith.zoo.variant import PYTORCHCV, TORCHVISION, About, Variant
 
 # Our units have the passing branch first, as torchvision's; pytorchcv's have it last.
 ORDERS = {PYTORCHCV: [("*.passing.*", "*.shortcut_*")]}
@@ -41,6 +41,13 @@ def shufflenet_v2(
         head=spec(Classifier, num_classes, dropout=dropout),
     )
 
+
+ABOUT = About(
+    row=34,
+    year=2018,
+    topic="Inference efficiency",
+    use="For classification and where a GPU must be used well; its receptive field is limited.",
+)
 
 # fmt: off
 X0_5, X1_0, X1_5, X2_0 = (48, 96, 192, 1024), (116, 232, 464, 1024), (176, 352, 704, 1024), (244, 488, 976, 2048)

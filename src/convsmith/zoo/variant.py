@@ -13,6 +13,20 @@ TORCHVISION, TIMM, PYTORCHCV, PAPER, REBUILT = "torchvision", "timm", "pytorchcv
 
 
 @dataclass(frozen=True)
+class About:
+    """What the lecture on CNN model design says of a family: each file of the zoo has one, named ABOUT.
+
+    `row` is the family's row in docs/lecture.md, `topic` the idea that the lecture files it under, `use` when the
+    lecture takes it (and what it warns of); empty where it says nothing.
+    """
+
+    row: int
+    year: int
+    topic: str
+    use: str = ""
+
+
+@dataclass(frozen=True)
 class Variant:
     """One network of a family: its name, how to build it, and its reference figures.
 
