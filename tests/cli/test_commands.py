@@ -79,6 +79,25 @@ def test_list_filters_and_sorts(convsmith):
     assert "no architecture of family '*' matches 'resnet*' in row 99" in err
 
 
+def test_diff(convsmith):
+    found = from_json(convsmith("diff", "resnet18", "resnet34", "--json"))
+    assert found["params"] == {"before": 11_689_512, "after": 21_797_672}
+    assert {change["kind"] for change in found["changes"]} == {"added"}
+    assert len(found["changes"]) == 8
+    code, out, _ = convsmith("diff", "resnet50", "resnet50_v1")
+    assert code == 0
+    assert "stride_in 3x3 → 1x1" in out
+    code, _, err = convsmith("diff", "resnet18", "resnet*")
+    assert code == 2
+    assert "names" in err
+
+
+def test_show_draws_and_tells_the_sizes(convsmith, tmp_path):
+    shown = from_json(convsmith("show", "mobilenet_v2", "--svg", tmp_path / "net.svg", "--json"))
+    assert [size["stride"] for size in shown["resolutions"]] == [2, 4, 8, 16, 32]
+    assert (tmp_path / "net.svg").read_text().startswith("<svg")
+
+
 def test_show(convsmith):
     code, out, _ = convsmith("show", "mobilenet_v2", "--input-size", 160)
     assert code == 0

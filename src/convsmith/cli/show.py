@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convsmith.arch import write_whole
 from convsmith.cli.app import app
 from convsmith.cli.arguments import InputSize, Json
-from convsmith.cli.output import print_json, print_table
+from convsmith.cli.output import print_json, print_table, say
 from convsmith.cli.subjects import subjects
+
+if TYPE_CHECKING:
+    from convsmith.report import Resolution
 
 
 @app.command(epilog="Example: convsmith show mobilenet_v2 --input-size 160")
 def show(
     architecture: Annotated[str, typer.Argument(metavar="ARCH", help="A zoo name or a .json file.")],
     input_size: InputSize = None,
+    svg: Annotated[Path | None, typer.Option(help="Write a picture to this file, too.", show_default=False)] = None,
     json: Json = False,
 ) -> None:
     """Show stage, block, arguments that differ from the defaults, output size, params and multiply-accumulates."""
+    from convsmith import zoo
     from convsmith.measure import cost
-    from convsmith.report.tables import architecture_rows
+    from convsmith.report import architecture_rows, architecture_svg, resolutions
 
     (subject, *others) = subjects([architecture])
     if others or subject.architecture is None:
@@ -31,10 +38,16 @@ def show(
     shape = subject.shape(1, input_size)
     rows = architecture_rows(subject.architecture, shape[1:])
     total = cost(subject.architecture, shape)
+    sizes = resolutions(rows, shape[-1])
+    if svg is not None:
+        write_whole(svg, architecture_svg(subject.architecture, shape[1:]))
     if json:
-        blocks = [dataclasses.asdict(row) for row in rows]
         print_json(
-            {"name": subject.name, "input": shape[1:], "params": total.params, "macs": total.macs, "blocks": blocks}
+            {
+                **{"name": subject.name, "input": shape[1:], "params": total.params, "macs": total.macs},
+                "blocks": [dataclasses.asdict(row) for row in rows],
+                "resolutions": [dataclasses.asdict(size) for size in sizes],
+            }
         )
         return
     print_table(
@@ -45,3 +58,18 @@ def show(
         ],
         title=f"{subject.name}, input {' × '.join(map(str, shape[1:]))}",
     )
+    print_table(
+        (">stride", ">map", ">blocks", ">params", ">MACs", ">share of MACs"),
+        (
+            (str(r.stride), " × ".join(map(str, r.output)), str(r.blocks), f"{r.params:,}", f"{r.macs:,}", _share(r))
+            for r in sizes
+        ),
+        title="by size of map",
+    )
+    if subject.name in zoo.variants():
+        about = zoo.about(subject.name)
+        say(f"{zoo.paper(subject.name)} {about.topic}. {about.use}".strip())
+
+
+def _share(resolution: Resolution) -> str:
+    return f"{100 * resolution.share_of_macs:.1f} %"

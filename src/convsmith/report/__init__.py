@@ -1,7 +1,20 @@
 """One self-contained HTML page for a run, and the tables that it shares with the command line."""
 
+from convsmith.report.difference import Change, compare_architectures
 from convsmith.report.page import write
-from convsmith.report.tables import BlockRow, architecture_rows
+from convsmith.report.picture import architecture_svg
+from convsmith.report.tables import BlockRow, Resolution, architecture_rows, resolutions
 from convsmith.report.units import Unit, unit_of
 
-__all__ = ["BlockRow", "Unit", "architecture_rows", "unit_of", "write"]
+__all__ = [
+    "BlockRow",
+    "Change",
+    "Resolution",
+    "Unit",
+    "architecture_rows",
+    "architecture_svg",
+    "compare_architectures",
+    "resolutions",
+    "unit_of",
+    "write",
+]

@@ -55,6 +55,38 @@ def architecture_rows(architecture: Architecture, input_shape: tuple[int, int, i
     ]
 
 
+@dataclass(frozen=True)
+class Resolution:
+    """The blocks whose maps have one size: by how much smaller than the input, and their share of all MACs."""
+
+    stride: int
+    output: tuple[int, int]
+    blocks: int
+    params: int
+    macs: int
+    share_of_macs: float
+
+
+def resolutions(rows: list[BlockRow], input_side: int) -> list[Resolution]:
+    """What an architecture spends at each size of map, from the rows of `architecture_rows`; the head has no map.
+
+    Networks that downsample fast, such as ShuffleNet (stride 8 behind three layers), spend little on large maps.
+    """
+    total = sum(row.macs for row in rows) or 1
+    sized = [row for row in rows if len(row.output) == 3]
+    return [
+        Resolution(
+            stride=round(input_side / size[0]),
+            output=size,
+            blocks=len(group := [row for row in sized if row.output[1:] == size]),
+            params=sum(row.params for row in group),
+            macs=(macs := sum(row.macs for row in group)),
+            share_of_macs=macs / total,
+        )
+        for size in dict.fromkeys((row.output[1], row.output[2]) for row in sized)
+    ]
+
+
 def arguments_text(spec: BlockSpec) -> str:
     """The arguments that differ from the block's defaults, as they are written in a call: `24, stride=2`."""
     parameters = registered(spec.block).signature.parameters.items()
