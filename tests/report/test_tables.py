@@ -5,7 +5,8 @@ import torch
 
 import convsmith as cs
 from convsmith.report import architecture_rows
-from convsmith.report.tables import architecture_section, arguments_text
+from convsmith.report.section import architecture_section
+from convsmith.report.tables import arguments_text
 from tests.train.tiny import tiny_architecture
 
 

@@ -14,7 +14,7 @@ from convsmith.report.plots import Marked
 from convsmith.report.provenance import data_name, flat, provenance
 from convsmith.report.results import comparison, networks, number, winner_tiles
 from convsmith.report.search_run import SearchRun
-from convsmith.report.tables import architecture_section
+from convsmith.report.section import architecture_section
 from convsmith.report.units import shortened, unit_of
 from convsmith.report.words import decided
 from convsmith.search import Trial

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
 
 from convsmith.arch import Architecture, BlockSpec, changed_arguments, registered
 from convsmith.measure import cost
@@ -44,7 +41,7 @@ def architecture_rows(architecture: Architecture, input_shape: tuple[int, int, i
     return [
         BlockRow(
             path=path,
-            stage=_stage(path),
+            stage=stage_of(path),
             block=spec.block,
             arguments=arguments_text(spec),
             output=shapes[-1][1:],
@@ -95,45 +92,6 @@ def arguments_text(spec: BlockSpec) -> str:
     return ", ".join(_text(value) if name in bare else f"{name}={_text(value)}" for name, value in changed)
 
 
-def architecture_section(
-    load: Callable[[], Architecture | None], shape_of: Callable[[Architecture], tuple[int, int, int] | None]
-) -> dict[str, Any] | None:
-    """The architecture of a run as its page shows it; None where there is none yet.
-
-    Where its blocks are not registered here, `problem` says so; where the size of the input is not known or does not
-    fit, the blocks stand without sizes and counts.
-    """
-    section: dict[str, Any] = {"name": "", "found_by": None, "input": "", "columns": [], "stages": [], "total": []}
-    try:
-        architecture = load()
-    except ValueError as error:
-        return section | {"problem": str(error)}
-    if architecture is None:
-        return None
-    section |= {"name": architecture.name, "found_by": architecture.found_by, "problem": ""}
-    shape = shape_of(architecture)
-    try:
-        rows = [] if shape is None else architecture_rows(architecture, shape)
-    except ValueError as error:
-        rows, section["problem"] = [], str(error)
-    if shape is None or not rows:
-        bare = [(_stage(path), (spec.block, arguments_text(spec), ())) for path, spec in architecture.blocks()]
-        unknown = "The run does not record the size of its images, so sizes and counts are missing here."
-        return section | {"problem": section["problem"] or unknown, "stages": _by_stage(bare)}
-    total = cost(architecture, (1, *shape))
-    blocks = [(r.stage, (r.block, r.arguments, [r.output_size, f"{r.params:,}", f"{r.macs:,}"])) for r in rows]
-    return section | {
-        "input": " × ".join(map(str, shape)),
-        "columns": ["output (C × H × W)", "params", "MACs"],
-        "stages": _by_stage(blocks),
-        "total": ["", f"{total.params:,}", f"{total.macs:,}"],
-    }
-
-
-def _by_stage(rows: list[tuple[str, Any]]) -> list[tuple[str, list[Any]]]:
-    return [(stage, [row for _, row in group]) for stage, group in groupby(rows, key=lambda row: row[0])]
-
-
 def _text(value: object) -> str:
     if isinstance(value, BlockSpec):
         arguments = arguments_text(value)
@@ -144,6 +102,7 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _stage(path: str) -> str:
+def stage_of(path: str) -> str:
+    """The stage of a block's path in words: `stem`, `stage 1`, `neck` or `head`."""
     part, _, index = path.partition(".")
     return f"stage {int(index.partition('.')[0]) + 1}" if part == "stages" else part

@@ -11,7 +11,7 @@ from convsmith.arch import Architecture
 from convsmith.report import plots
 from convsmith.report.folder import RunFolder
 from convsmith.report.provenance import arguments, data_name, provenance
-from convsmith.report.tables import architecture_section
+from convsmith.report.section import architecture_section
 from convsmith.report.units import unit_of
 
 Row = dict[str, float]
