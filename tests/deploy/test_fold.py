@@ -9,7 +9,18 @@ import torchvision
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+import convsmith as cs
 from convsmith.deploy import NotTraceableError, fold_norm
+from convsmith.nn import (
+    BatchNorm,
+    BatchRenorm,
+    ConvNormAct,
+    CrossDeviceBatchNorm,
+    GhostBatchNorm,
+    WeightNorm,
+    WeightNormConv2d,
+    swap_norm,
+)
 
 
 def randomised(module):
@@ -389,3 +400,43 @@ def test_a_network_that_cannot_be_copied_is_refused():
     module.computed = module[0].weight * 2
     with pytest.raises(ValueError, match=r"must be copyable by copy.deepcopy, and Sequential is not"):
         fold_norm(module)
+
+
+@pytest.mark.parametrize("norm", [BatchNorm, BatchRenorm, GhostBatchNorm, CrossDeviceBatchNorm])
+def test_every_batch_norm_of_ours_folds(norm):
+    block = ConvNormAct(4, 6, norm=cs.spec(norm, eps=1e-2), act="tanh")
+    assert type(check_equal(block, IMAGES, folded=["norm"]).norm) is not norm
+    check_equal(nn.Sequential(nn.Conv2d(4, 6, 3), norm(6)), IMAGES, folded=["1"])
+
+
+def test_a_network_with_another_batch_norm_folds_as_its_original():
+    networks = [
+        cs.zoo.get("resnet18", num_classes=5),
+        swap_norm(cs.zoo.get("resnet18", num_classes=5), cs.spec(BatchRenorm)),
+    ]
+    names = [fold_norm(cs.create_model(network)).folded_norms for network in networks]
+    assert names[0] == names[1]
+    assert len(names[0]) == 20
+
+
+def test_weight_norm_becomes_a_plain_convolution():
+    block = ConvNormAct(4, 6, norm=cs.spec(WeightNorm), act="tanh").double()
+    nn.init.uniform_(block.conv.g)
+    twin = fold_norm(block)
+    assert (type(block.conv), type(twin.conv), twin.folded_norms) == (WeightNormConv2d, nn.Conv2d, ())
+    torch.testing.assert_close(outputs(twin, IMAGES.double()), outputs(block, IMAGES.double()))
+    behind = randomised(nn.Sequential(WeightNormConv2d(4, 6), nn.BatchNorm2d(6)))
+    assert type(check_equal(behind, IMAGES, folded=["1"])[0]) is nn.Conv2d
+
+
+def test_a_weight_normalised_convolution_that_is_shared_stays_shared():
+    conv = WeightNormConv2d(4, 4)
+    twin = fold_norm(nn.Sequential(conv, nn.Tanh(), conv))
+    assert twin[0] is twin[2]
+    assert type(twin[0]) is nn.Conv2d
+
+
+def test_hooked_weight_norm_stays():
+    module = nn.Sequential(WeightNormConv2d(4, 6), nn.BatchNorm2d(6))
+    module[0].register_forward_hook(lambda module, args, output: output * 2)
+    assert type(check_equal(module, IMAGES, folded=[])[0]) is WeightNormConv2d

@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution or linear layer before it.
+"""Batch normalisation folded into the convolution or linear layer before it, weight normalisation into its own.
 
 In eval mode `norm(conv(x)) = gamma * (W x + b - mean) / sqrt(var + eps) + beta` is a convolution with the weight
 `W * scale` and the bias `(b - mean) * scale + beta`, where `scale = gamma / sqrt(var + eps)` (Ioffe & Szegedy 2015,
@@ -20,6 +20,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from convsmith.deploy.agreement import TOLERANCES, eager_run, largest_difference
 from convsmith.deploy.snapshot import snapshot
 from convsmith.deploy.trace import NotTraceableError, trace
+from convsmith.nn import WeightNormConv2d
 
 # Exactly these layers: a subclass may standardise its weight, a parametrised layer computes it anew.
 _NORM_BEHIND: dict[type[nn.Module], type[_BatchNorm]] = {
@@ -49,17 +50,17 @@ def fold_norm(module: nn.Module) -> nn.Module:
 
     The copy computes what the module computes in eval mode, also when the module is in training mode. It is of the same
     class: folded layers got new weights, folded norms became identities (of a norm with a built-in activation the
-    activation stays), and `folded_norms` lists their names. A norm stays where the layer before it also feeds something
-    else or works with other norms, where it normalises by the batch, and behind subclassed, parametrised or hooked
-    layers. The module itself is left untouched.
+    activation stays), `folded_norms` lists their names, and each `WeightNormConv2d` became a plain convolution. A norm
+    stays where the layer before it also feeds something else or works with other norms, where it normalises by the
+    batch, and behind subclassed, parametrised or hooked layers. The module itself is left untouched.
 
     Raises NotTraceableError when torch.fx cannot follow the module's own `forward`; submodules that it cannot follow
     are left as they are. While it follows, `isinstance(x, Tensor)` is false: a `forward` that asks this may be misread
     (`export` and the back ends, which have an example, notice and go on unfolded).
     """
-    traced = snapshot(module)
+    traced = _copy(module)
     pairs = _pairs(traced, *trace(traced))
-    folded = snapshot(module)
+    folded = _copy(module)
     for norm_name, layer_name, rest in pairs:
         norm = folded.get_submodule(norm_name)
         _fold(folded.get_submodule(layer_name), norm)
@@ -80,6 +81,22 @@ def fold_where_valid(module: nn.Module, example: Tensor) -> nn.Module:
     return folded if agrees else module
 
 
+def _copy(module: nn.Module) -> nn.Module:
+    """A copy in eval mode with plain convolutions for those that compute their weight from a length and a direction."""
+    copied = snapshot(module)
+    plain: dict[nn.Module, nn.Module] = {}
+    for parent in list(copied.modules()):
+        for name, child in parent._modules.items():
+            if type(child) is WeightNormConv2d and not _changed(child):
+                setattr(parent, name, plain.setdefault(child, child.plain()))
+    return copied
+
+
+def _changed(module: nn.Module) -> bool:
+    """Whether a call of the module does something else than the `forward` of its class."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
 def _pairs(root: nn.Module, graph: fx.Graph, read: set[int]) -> list[tuple[str, str, nn.Module]]:
     """Name of each norm that may be folded, name of the layer before it, and what remains of the norm."""
     calls: dict[nn.Module, list[fx.Node]] = defaultdict(list)
@@ -88,9 +105,8 @@ def _pairs(root: nn.Module, graph: fx.Graph, read: set[int]) -> list[tuple[str, 
     hidden = {inner for module in calls for inner in module.modules() if inner is not module}
 
     def simple(module: nn.Module) -> bool:
-        changed = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
         own = (*module.parameters(), *module.buffers())
-        return not changed and module not in hidden and not any(id(tensor) in read for tensor in own)
+        return not _changed(module) and module not in hidden and not any(id(tensor) in read for tensor in own)
 
     pairs = []
     for norm, nodes in calls.items():

@@ -7,16 +7,16 @@ from torch import Tensor, nn
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
 from convsmith.nn.channels import check_divisible
-from convsmith.nn.norm import BATCH_NORM, build_norm
+from convsmith.nn.norm import BATCH_NORM, acts_on_weights, apply_norm, build_norm
 
 
 @block("conv_norm_act")
 class ConvNormAct(nn.Sequential):
     """Convolution, then norm, then activation: (N, C, H, W) -> (N, C', H', W'); `kernel_size` may be `(height, width)`.
 
-    Padding is `kernel_size // 2 * dilation` unless given; the convolution has a bias exactly if `norm` is None, unless
-    `bias` says otherwise. The parts are `conv`, `norm` and `act`; one that does nothing is left out, as each call of a
-    module takes time.
+    Padding is `kernel_size // 2 * dilation` unless given; the convolution has a bias exactly if `norm` is None or acts
+    on weights, unless `bias` says otherwise. The parts are `conv`, `norm` and `act`; one that does nothing is left out,
+    as each call of a module takes time. A norm that acts on weights is part of `conv`.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ConvNormAct(nn.Sequential):
         super().__init__()
         check_divisible(in_channels=in_channels, groups=groups)
         check_divisible(out_channels=out_channels, groups=groups)
-        self.conv = nn.Conv2d(
+        conv = nn.Conv2d(
             in_channels,
             out_channels,
             kernel_size,
@@ -44,9 +44,10 @@ class ConvNormAct(nn.Sequential):
             same_padding(kernel_size, dilation) if padding is None else padding,
             dilation,
             groups,
-            bias=norm is None if bias is None else bias,
+            bias=norm is None or acts_on_weights(norm) if bias is None else bias,
         )
-        if norm is not None:
+        self.conv = apply_norm(norm, conv)
+        if norm is not None and not acts_on_weights(norm):
             self.norm = build_norm(norm, out_channels)
         if act != "identity":
             self.act = build_act(act, out_channels)
@@ -83,7 +84,7 @@ class DepthwiseSeparable(nn.Module):
             stride=stride,
             groups=in_channels,
             dilation=dilation,
-            bias=norm is None or (mid_act and not mid_norm),
+            bias=None if mid_norm else norm is None or mid_act,
             norm=norm if mid_norm else None,
             act=act if mid_act else "identity",
         )

@@ -1,40 +1,122 @@
-"""Normalisation layers: blocks that keep their channels, so that `norm=spec(...)` stands in any other block."""
+"""Batch normalisation, and how a block builds the norm of a recorded call (`norm=spec(...)`)."""
 
 from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
-from convsmith.arch import BlockSpec, block, spec
-from convsmith.nn.channels import check_divisible
+from convsmith.arch import BlockSpec, block, registered, spec
 
 
 @block("batch_norm")
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation over (N, H, W) (Ioffe & Szegedy 2015, arXiv:1502.03167); `momentum` weighs the new batch."""
+    """Batch normalisation over (N, H, W) (Ioffe & Szegedy 2015, arXiv:1502.03167); `momentum` weighs the new batch.
+
+    In training a channel needs more than one value: ValueError for a single image whose map is 1 x 1.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def __init__(self, in_channels: int, *, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__(in_channels, eps=eps, momentum=momentum)
         self.out_channels = in_channels
 
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        try:
+            return super().forward(input)
+        except ValueError:
+            # Torch has counted the values already; to count them once more in front would cost time at every call.
+            refuse_single_values(input)
+            raise
+
+    def count_batch(self) -> Tensor | float:
+        """Count a batch: the weight of its statistics, which is `momentum`, or with None, as in torch, 1 / count."""
+        self.num_batches_tracked.add_(1)
+        return 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+
     def _check_input_dim(self, input: Tensor) -> None:
         pass  # torch's check reads the input's rank, which torch.fx cannot trace; the convolution in front checks it
 
 
-@block("group_norm")
-class GroupNorm(nn.GroupNorm):
-    """Normalisation over groups of channels of one sample (Wu & He 2018, arXiv:1803.08494)."""
+@block("mean_only_batch_norm")
+class MeanOnlyBatchNorm(nn.Module):
+    """x - mean + b, the mean that of the batch, in evaluation the running one: a companion of weight normalisation.
 
-    def __init__(self, in_channels: int, *, groups: int = 32, eps: float = 1e-5):
-        check_divisible(in_channels=in_channels, groups=groups)
-        super().__init__(groups, in_channels, eps=eps)
+    Salimans & Kingma 2016, arXiv:1602.07868, Sec. 4; `momentum` weighs the new batch.
+    """
+
+    running_mean: Tensor
+
+    def __init__(self, in_channels: int, *, momentum: float = 0.1):
+        super().__init__()
+        self.momentum = momentum
+        self.bias = nn.Parameter(torch.zeros(in_channels))
+        self.register_buffer("running_mean", torch.zeros(in_channels))
         self.out_channels = in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        mean = self.running_mean
+        if self.training:
+            mean = x.mean((0, 2, 3), dtype=mean.dtype)
+            self.running_mean.lerp_(mean.detach(), self.momentum)
+        return x + (self.bias - mean).to(x.dtype).view(-1, 1, 1)
+
+
+def refuse_single_values(x: Tensor) -> None:
+    """Raise ValueError if a batch holds one value per channel, which has no variance."""
+    if x.numel() == x.shape[1]:
+        raise ValueError(
+            f"batch norm needs more than one value per channel in training, got one image of shape "
+            f"{tuple(x.shape[1:])}; train with larger batches (drop a last batch of one) or larger images, or take "
+            "norm=spec(LayerNorm)"
+        ) from None
+
+
+@torch.no_grad()
+def batch_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel of (N, C, ...), in float32 at least.
+
+    In two passes: E[x^2] - E[x]^2 would cancel where the mean is large against the deviation.
+    """
+    dims = [0, *range(2, x.dim())]
+    mean = x.mean(dims, dtype=torch.promote_types(x.dtype, torch.float32))
+    centred = x - mean.view(-1, *[1] * (x.dim() - 2))
+    return mean, centred.square_().mean(dims)
 
 
 BATCH_NORM = spec(BatchNorm)
 
 
+def acts_on_weights(norm: BlockSpec | None) -> bool:
+    """Whether a norm normalises the weights of a convolution, by its `apply_to(conv)`, and no map."""
+    return norm is not None and hasattr(registered(norm.block).constructor, "apply_to")
+
+
 def build_norm(norm: BlockSpec | None, channels: int) -> nn.Module:
-    """The norm of a spec for `channels` channels; None is no norm."""
+    """The norm of a spec for `channels` channels; None is no norm.
+
+    Raises ValueError for one that acts on weights: the block that calls has not applied it to a convolution.
+    """
+    if acts_on_weights(norm):
+        raise ValueError(
+            f"this block normalises maps, and {norm} acts on the weights of a convolution; take norm=spec(BatchNorm), "
+            "or another block for the convolution"
+        )
     return nn.Identity() if norm is None else cast(nn.Module, norm.build(channels))
+
+
+def apply_norm(norm: BlockSpec | None, conv: nn.Conv2d) -> nn.Module:
+    """A new convolution of a block, its weight normalised if the norm acts on weights; else the convolution itself."""
+    if norm is None or not acts_on_weights(norm):
+        return conv
+    # As `network.initialise` draws other convolutions, and this one no longer: it is a part of what is returned.
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return cast(nn.Module, norm.build(conv.out_channels).apply_to(conv))

@@ -125,7 +125,7 @@ def _build(library: str, model: str, **arguments: Any) -> nn.Module:
         with redirect_stdout(StringIO()):  # pytorchcv prints while it fetches
             network: nn.Module = getattr(import_module(module), function)(model, **arguments)
     except (ValueError, RuntimeError, KeyError) as error:
-        if isinstance(error, RuntimeError) and "nknown model" not in str(error):
+        if isinstance(error, RuntimeError) and "unknown model" not in str(error).lower():
             raise  # a download that failed, say
         raise ValueError(
             f"{library} has no such network or weights: {model} ({' '.join(str(error).split())}); "

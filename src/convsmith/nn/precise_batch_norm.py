@@ -1,0 +1,111 @@
+"""Running statistics recomputed over given batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, distributed as dist, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from convsmith.nn.batch_renorm import BatchRenorm
+from convsmith.nn.cross_device_norm import CrossDeviceBatchNorm, join_moments, process_group
+from convsmith.nn.norm import batch_moments
+from convsmith.nn.observe import observed
+
+
+@torch.no_grad()
+def precise_batch_norm(
+    network: nn.Module,
+    batches: Iterable[Tensor | tuple[Tensor, ...]],
+    *,
+    forward: Callable[[Tensor], object] | None = None,
+    all_ranks: bool = False,
+) -> list[str]:
+    """Set the running statistics of batch norms to those of the given batches, by weights that no longer change.
+
+    A moving average lags behind the weights: by much where steps are few and long, as with large batches. Precise
+    batch norm (Wu & Johnson 2021, arXiv:2105.07576, Sec. 3) passes the batches through the network, each normalised
+    by its own statistics, and pools mean mu_b and biased variance s_b of the n_b values of each batch:
+    mean = sum(n_b mu_b) / n and variance = sum(n_b (s_b + (mu_b - mean)^2)) / (n - 1), which are E[mu_b] and
+    E[mu_b^2 + s_b] - E[mu_b]^2 but for the last division: it is that of batch norm's own running variance (Ioffe &
+    Szegedy 2015, Alg. 2). `momentum` plays no part.
+
+    Norms are in training mode, everything else is in eval mode, without dropout. A `BatchRenorm` takes r = 1 and d = 0.
+    Of a `CrossDeviceBatchNorm` the statistics are those of its group's batches, which must be equally many on all of
+    its ranks; with `all_ranks` those of every norm are those of all ranks' batches. Weights, training flags and other
+    buffers stay as they were, after an error the statistics too.
+
+    Args:
+        network: With batch norms that keep running statistics, torch's and those of this package.
+        batches: (N, C, H, W) each, or tuples of which that is the first; they are moved to the network's device.
+        forward: Called with each batch; the network itself unless given. `network.forward_aux` reaches auxiliary heads.
+        all_ranks: Pool over all processes of torch.distributed.
+
+    Returns the names of the norms that the batches met; the others keep their statistics. Raises ValueError if there
+    are none, or no batch.
+    """
+    names = {module: name for name, module in network.named_modules() if _keeps_statistics(module)}
+    if not names:
+        raise ValueError("the network must have a batch norm with running statistics, got none; leave this step out")
+    met: dict[Any, _Pool] = {}
+
+    def observe(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0]
+        met.setdefault(norm, _Pool(norm)).add(*batch_moments(x), x.numel() // x.shape[1])
+
+    kept = {buffer: buffer.clone() for norm in names for buffer in norm.buffers(recurse=False)}
+    device = next(iter(kept)).device
+    try:
+        with observed(network, names, observe):
+            for norm in names:
+                norm.training = True
+                if isinstance(norm, BatchRenorm):
+                    norm.r_max.fill_(1)
+                    norm.d_max.zero_()
+            for batch in batches:
+                images = batch if isinstance(batch, Tensor) else batch[0]
+                (forward or network)(images.to(device))
+    finally:
+        for buffer, value in kept.items():
+            buffer.copy_(value)
+    if not met:
+        raise ValueError("precise batch norm needs at least one batch that meets a batch norm, got none")
+    for norm, pool in met.items():
+        pool.write(norm, _group_of(norm, all_ranks))
+    return [names[norm] for norm in met]
+
+
+class _Pool:
+    """Count, mean and sum of squared deviations of the values so far, in float64 (Chan et al. 1979)."""
+
+    def __init__(self, norm: Any):
+        self.count = 0
+        self.mean = torch.zeros_like(norm.running_mean, dtype=torch.float64)
+        self.squares = torch.zeros_like(self.mean)
+
+    def add(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        if count == 0:  # of no values the mean is nan
+            return
+        total, step = self.count + count, mean - self.mean
+        self.mean += step * (count / total)
+        self.squares += variance * count + step**2 * (self.count * count / total)
+        self.count = total
+
+    def write(self, norm: Any, group: dist.ProcessGroup | None) -> None:
+        mean, variance, count = self.mean, self.squares / max(self.count, 1), torch.tensor(self.count)
+        if group is not None:
+            mean, variance, count = join_moments(mean, variance, self.count, group)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance * (count / (count - 1)))
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.running_mean is not None
+
+
+def _group_of(norm: nn.Module, all_ranks: bool) -> dist.ProcessGroup | None:
+    if all_ranks:
+        return process_group(None)
+    return process_group(norm.group_size) if isinstance(norm, CrossDeviceBatchNorm) else None
