@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -117,11 +118,24 @@ class HardSwish(_Activation):
 
 @block("swish")
 class Swish(_Activation):
-    """x * sigmoid(x) (Ramachandran et al. 2017, arXiv:1710.05941, with beta = 1; also known as SiLU)."""
+    """x * sigmoid(beta * x) (Ramachandran et al. 2017, arXiv:1710.05941, Sec. 4).
 
-    def __init__(self, in_channels: int):
+    With "fixed" beta is 1, which is SiLU. It is trained from 1 on, one for each channel with "channel" or one for the
+    whole map with "shared"; the paper trains it too, and names no starting value. Towards 0 the function tends to
+    x / 2, towards infinity to ReLU.
+    """
+
+    def __init__(self, in_channels: int, *, beta: Literal["fixed", "channel", "shared"] = "fixed"):
         super().__init__(in_channels)
+        if beta != "fixed":
+            self.beta = nn.Parameter(torch.ones(in_channels if beta == "channel" else 1))
+        self.trained = beta != "fixed"
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        return F.silu(x)
+        return x * F.sigmoid(per_channel(self.beta, x) * x) if self.trained else F.silu(x)
+
+
+def per_channel(parameter: Tensor, x: Tensor) -> Tensor:
+    """(C) as (C, 1, 1) beside a map, or as (C) beside a vector of features (N, C); in the map's dtype."""
+    return parameter.to(x.dtype).view(-1, *(1,) * (x.dim() - 2))
