@@ -1,0 +1,335 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from convsmith.nn import BlockNormalizedGradient, GradNorm, gradient_penalty
+
+T = torch.float64
+
+
+class ThreeHeads(nn.Module):
+    """A shared layer and the losses of three tasks on it."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared = nn.Linear(5, 4)
+        self.heads = nn.ModuleList(nn.Linear(4, 1) for _ in range(3))
+        self.double()
+
+    def forward(self, x):
+        y = self.shared(x).tanh()
+        return [scale * head(y).square().mean() for scale, head in zip((1, 10, 0.2), self.heads, strict=True)]
+
+
+def distance_to_target(weights, network, x, initial, alpha, targets=None):
+    """L_grad and the constant targets, from the gradients of the weighted losses themselves."""
+    losses = network(x)
+    norms = []
+    for weight, loss in zip(weights, losses, strict=True):
+        (gradient,) = torch.autograd.grad(weight * loss, network.shared.weight, retain_graph=True)
+        norms.append(gradient.square().sum().sqrt())
+    if targets is None:
+        relative = [loss / first for loss, first in zip(losses, initial, strict=True)]
+        mean = sum(relative) / len(relative)
+        targets = [sum(norms) / len(norms) * (r / mean) ** alpha for r in relative]
+    return sum((norm - target).abs() for norm, target in zip(norms, targets, strict=True)), targets
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.12, 1.5])
+def test_gradnorm_descends_on_the_distance_to_the_target_norms(alpha):
+    network, x = ThreeHeads(), torch.randn(6, 5, dtype=T)
+    initial = (0.3, 2.0, 0.1)
+    gradnorm = GradNorm(3, alpha=alpha, initial_losses=initial).double()
+    gradnorm.weights.data = torch.tensor([0.8, 0.3, 1.9], dtype=T)
+    distance = gradnorm.balance(network(x), network.shared.weight)
+    expected, targets = distance_to_target(gradnorm.weights.tolist(), network, x, initial, alpha)
+    torch.testing.assert_close(distance, expected)
+    for i in range(3):
+        ends = []
+        for step in (1e-5, -1e-5):
+            weights = gradnorm.weights.tolist()
+            weights[i] += step
+            ends.append(distance_to_target(weights, network, x, initial, alpha, targets)[0])
+        torch.testing.assert_close(gradnorm.weights.grad[i], (ends[0] - ends[1]) / 2e-5)
+
+
+def test_the_first_step_of_two_tasks_by_hand():
+    shared = torch.zeros(2, requires_grad=True)
+    losses = [(shared * torch.tensor([3.0, 4.0])).sum() + 2, (shared * torch.tensor([0.0, 1.0])).sum() + 8]
+    gradnorm = GradNorm(2)
+    assert gradnorm.balance(losses, shared).item() == 4  # norms 5 and 1, both 2 from their mean, as r = 1
+    assert gradnorm.weights.grad.tolist() == [5, -1]
+    assert gradnorm.initial_losses.tolist() == [2, 8]
+
+
+def test_later_steps_compare_with_the_first_losses():
+    shared = torch.zeros(1, requires_grad=True)
+    gradnorm = GradNorm(2, alpha=2)
+    gradnorm.balance([shared.sum() + 4, shared.sum() + 10], shared)
+    restored = GradNorm(2, alpha=2)
+    restored.load_state_dict(gradnorm.state_dict())
+    for module in (gradnorm, restored):
+        # Losses of 1/4 and 3/4 of the first ones: r = 1/2 and 3/2, targets 1/4 and 9/4 times the mean norm 1.
+        assert module.balance([shared.sum() + 1, shared.sum() + 7.5], shared).item() == 0.75 + 1.25
+        assert module.weights.grad.tolist() == [1, -1]
+
+
+def test_the_total_is_weighted_by_constants():
+    gradnorm = GradNorm(2).double()
+    gradnorm.weights.data = torch.tensor([0.5, 1.5], dtype=T)
+    losses = torch.tensor([3.0, 7.0], dtype=T, requires_grad=True)
+    total = gradnorm(losses)
+    total.backward()
+    assert total.item() == 0.5 * 3 + 1.5 * 7
+    assert losses.grad.tolist() == [0.5, 1.5]
+    assert gradnorm.weights.grad is None
+
+
+def test_each_task_is_differentiated_once():
+    network, calls = ThreeHeads(), []
+    for i, head in enumerate(network.heads):
+        head.register_full_backward_hook(lambda module, before, behind, i=i: calls.append(i))
+    GradNorm(3).balance(network(torch.randn(6, 5, dtype=T)), network.shared.weight)
+    assert calls == [0, 1, 2]
+
+
+def test_balancing_leaves_the_network_alone_and_its_graph_usable():
+    network, x = ThreeHeads(), torch.randn(6, 5, dtype=T)
+    gradnorm = GradNorm(3)
+    losses = network(x)
+    gradnorm.balance(losses, network.shared.weight)
+    assert all(parameter.grad is None for parameter in network.parameters())
+    gradnorm(losses).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_weights_sum_to_the_number_of_tasks_and_stay_positive():
+    gradnorm = GradNorm(3)
+    gradnorm.weights.data = torch.tensor([2.0, -1.0, 6.0])
+    gradnorm.renormalise()
+    torch.testing.assert_close(gradnorm.weights.detach(), torch.tensor([0.75, 0.0, 2.25]), atol=1e-5, rtol=0)
+    assert gradnorm.weights.min() > 0
+
+
+def test_weights_even_out_tasks_of_different_scales():
+    # Tasks that differ by a factor alone train at equal rates, so that the weights end as the inverse of the factors.
+    shared = torch.ones(8, dtype=T, requires_grad=True)
+    gradnorm = GradNorm(2, alpha=0.12).double()
+    optimizer = torch.optim.SGD(gradnorm.parameters(), lr=1e-3)
+    for _ in range(150):
+        gradnorm.balance([scale * shared.square().sum() for scale in (1, 4)], shared)
+        optimizer.step()
+        gradnorm.renormalise()
+    torch.testing.assert_close(gradnorm.weights.detach(), torch.tensor([1.6, 0.4], dtype=T), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "losses", [torch.ones(3), [torch.ones(())], torch.ones(2, 1), [torch.ones(1), torch.ones(1)]], ids=str
+)
+def test_gradnorm_wants_one_scalar_for_each_task(losses):
+    with pytest.raises(ValueError, match="one scalar loss for each of 2 tasks, got losses of the shapes"):
+        GradNorm(2)(losses)
+
+
+@pytest.mark.parametrize("arguments", [{"num_tasks": 0}, {"num_tasks": 2, "initial_losses": (1.0,)}], ids=str)
+def test_gradnorm_wants_tasks_and_their_initial_losses(arguments):
+    with pytest.raises(ValueError, match="at least one task, and one initial loss for each if any, got num_tasks="):
+        GradNorm(**arguments)
+
+
+def network_and_gradients(scale=1.0):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    (scale * network(torch.randn(5, 4, dtype=T)).square().sum()).backward()
+    return network
+
+
+def length(*tensors):
+    return sum((tensor**2).sum() for tensor in tensors).sqrt()
+
+
+@pytest.mark.parametrize("scale_by_weight", [False, True])
+@pytest.mark.parametrize("layers", [False, True])
+def test_each_block_steps_by_the_learning_rate(layers, scale_by_weight):
+    network = network_and_gradients()
+    blocks = [[module.weight, module.bias] for module in (network[0], network[2])]
+    if not layers:
+        blocks = [[tensor] for block in blocks for tensor in block]
+    expected = []
+    for block in blocks:
+        ratio = length(*block) if scale_by_weight else 1
+        expected += [tensor - 0.1 * ratio * tensor.grad / length(*(t.grad for t in block)) for tensor in block]
+    optimizer = BlockNormalizedGradient(
+        torch.optim.SGD(network.parameters(), lr=0.1),
+        blocks=[module.parameters(recurse=False) for module in network.modules()] if layers else None,
+        scale_by_weight=scale_by_weight,
+    )
+    optimizer.step()
+    torch.testing.assert_close(list(network.parameters()), expected)
+
+
+OPTIMIZERS = {
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.1, amsgrad=True),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.1),
+    "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, lr=0.1, centered=True),
+    "adagrad": lambda parameters: torch.optim.Adagrad(parameters, lr=0.1),
+    "lbfgs": lambda parameters: torch.optim.LBFGS(parameters, lr=0.1, max_iter=3),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_any_optimizer_steps_as_with_gradients_of_length_one(name):
+    wrapped, plain = network_and_gradients(), network_and_gradients()
+    optimizer, reference = (
+        BlockNormalizedGradient(OPTIMIZERS[name](wrapped.parameters())),
+        OPTIMIZERS[name](plain.parameters()),
+    )
+    x = torch.randn(5, 4, dtype=T)
+
+    def closure(network, optimizer, by_hand):
+        def compute():
+            optimizer.zero_grad()
+            loss = network(x).square().sum()
+            loss.backward()
+            for parameter in network.parameters() if by_hand else ():
+                parameter.grad = parameter.grad / length(parameter.grad)
+            return loss
+
+        return compute
+
+    for _ in range(3):
+        losses = [
+            optimizer.step(closure(wrapped, optimizer, False)),
+            reference.step(closure(plain, reference, True)),
+        ]
+        torch.testing.assert_close(*losses)
+        torch.testing.assert_close(list(wrapped.parameters()), list(plain.parameters()))
+
+
+def test_the_scale_of_the_loss_does_not_matter():
+    ends = []
+    for scale in (1, 1e6):
+        network = network_and_gradients(scale)
+        BlockNormalizedGradient(torch.optim.SGD(network.parameters(), lr=0.1)).step()
+        ends.append(list(network.parameters()))
+    torch.testing.assert_close(*ends)
+
+
+def test_what_has_no_gradient_or_a_zero_one_or_no_block_is_left():
+    absent, zero, outside, normal = (nn.Parameter(torch.ones(2)) for _ in range(4))
+    zero.grad, outside.grad, normal.grad = torch.zeros(2), torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.0])
+    parameters = [absent, zero, outside, normal]
+    optimizer = BlockNormalizedGradient(torch.optim.SGD(parameters, lr=1), blocks=[[absent], [zero], [normal]])
+    optimizer.step()
+    assert [parameter.tolist() for parameter in parameters[:3]] == [[1, 1], [1, 1], [-2, -3]]
+    torch.testing.assert_close(normal.data, torch.tensor([0.4, 0.2]))
+
+
+def test_the_state_is_that_of_the_wrapped_optimizer():
+    network = network_and_gradients()
+    plain = torch.optim.Adam(network.parameters(), lr=0.1)
+    optimizer = BlockNormalizedGradient(plain)
+    optimizer.step()
+    state = copy.deepcopy(optimizer.state_dict())
+    assert str(state) == str(plain.state_dict())
+    assert len(state["state"]) == 4
+    state["param_groups"][0]["lr"] = 0.25
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups is plain.param_groups
+    assert optimizer.state is plain.state
+    assert plain.param_groups[0]["lr"] == 0.25
+    fresh = torch.optim.Adam(network.parameters())
+    fresh.load_state_dict(optimizer.state_dict())
+    torch.testing.assert_close(fresh.state[network[0].weight]["exp_avg"], plain.state[network[0].weight]["exp_avg"])
+
+
+def test_schedulers_new_groups_and_zero_grad_reach_the_wrapped_optimizer():
+    network = network_and_gradients()
+    plain = torch.optim.SGD(network[0].parameters(), lr=0.1)
+    optimizer = BlockNormalizedGradient(plain)
+    optimizer.add_param_group({"params": network[2].parameters(), "lr": 0.3})
+    before = [parameter.clone() for parameter in network[2].parameters()]
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    optimizer.step()
+    scheduler.step()
+    assert [group["lr"] for group in plain.param_groups] == [0.05, 0.15]
+    moved = [length(parameter - old) for parameter, old in zip(network[2].parameters(), before, strict=True)]
+    torch.testing.assert_close(torch.stack(moved), torch.full((2,), 0.3, dtype=T))
+    optimizer.zero_grad()
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_gradient_scaler_takes_it():
+    ends = []
+    for scale in (1.0, 2.0**12):
+        network = network_and_gradients()
+        optimizer = BlockNormalizedGradient(torch.optim.SGD(network.parameters(), lr=0.1))
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        optimizer.zero_grad()
+        scaler.scale(network(torch.ones(5, 4, dtype=T)).square().sum()).backward()
+        scaler.step(optimizer)
+        ends.append(list(network.parameters()))
+    torch.testing.assert_close(*ends)
+    assert not torch.equal(ends[0][0], network_and_gradients()[0].weight)
+
+
+def test_the_penalty_of_a_linear_critic_is_known():
+    slope = torch.tensor([[2.0, -1.0, 4.0]], dtype=T, requires_grad=True)
+    real, fake = torch.randn(2, 5, 3, dtype=T)
+    penalty = gradient_penalty(lambda x: x @ slope.T, real, fake, weight=3.0)
+    size = 21**0.5
+    torch.testing.assert_close(penalty.item(), 3 * (size - 1) ** 2)
+    penalty.backward()
+    torch.testing.assert_close(slope.grad, 3 * 2 * (size - 1) * slope.detach() / size)
+
+
+def test_the_norm_is_that_of_each_sample():
+    real = torch.randn(4, 2, 3, 3, dtype=T)
+    penalty = gradient_penalty(lambda x: x.square().sum((1, 2, 3)) / 2, real, real)  # the gradient at x is x
+    torch.testing.assert_close(penalty, 10 * sum((length(image) - 1) ** 2 for image in real) / 4)
+
+
+def test_the_critic_is_asked_between_real_and_fake():
+    real, fake = (torch.randn(64, 3, 5, 5, dtype=T, requires_grad=True) for _ in range(2))
+    seen = []
+
+    def critic(x):
+        seen.append(x)
+        return x.square().sum((1, 2, 3))
+
+    gradient_penalty(critic, real, fake).backward()
+    shares = ((seen[0] - real) / (fake - real)).flatten(1)
+    torch.testing.assert_close(shares, shares[:, :1].expand_as(shares))
+    assert shares.min() >= 0
+    assert shares.max() <= 1
+    assert 0.2 < shares[:, 0].std() < 0.37  # 0.29 for the uniform distribution
+    assert real.grad is None
+    assert fake.grad is None
+
+
+def test_the_penalty_trains_a_convolutional_critic():
+    real, fake = torch.randn(2, 3, 2, 6, 6, dtype=T)
+
+    def penalty(weight, bias):
+        torch.manual_seed(1)
+        return gradient_penalty(lambda x: F.conv2d(x, weight, bias).tanh().sum((1, 2, 3)), real, fake)
+
+    weight, bias = torch.randn(4, 2, 3, 3, dtype=T) / 4, torch.randn(4, dtype=T)
+    assert torch.autograd.gradcheck(penalty, (weight.requires_grad_(), bias.requires_grad_()))
+
+
+def test_a_dead_critic_has_a_finite_gradient():
+    slope = torch.zeros(3, dtype=T, requires_grad=True)
+    penalty = gradient_penalty(lambda x: x @ slope, *torch.randn(2, 5, 3, dtype=T))
+    penalty.backward()
+    assert penalty.item() == 10
+    assert slope.grad.isfinite().all()
+
+
+def test_real_and_fake_come_in_pairs():
+    with pytest.raises(ValueError, match=r"must have the same shape, got \(4, 3\) and \(5, 3\)"):
+        gradient_penalty(torch.sum, torch.ones(4, 3), torch.ones(5, 3))
