@@ -148,6 +148,7 @@ NO_MACS = {
     "views":           Call(lambda m, x: x.permute(0, 2, 3, 1).unfold(1, 3, 1)[None].flatten(0, 1)),
     "statistics":      Call(lambda m, x: (x - x.mean((2, 3), keepdim=True)) / x.var((2, 3), keepdim=True).sqrt()),
     "noise":           Call(lambda m, x: x + torch.randn_like(x) + torch.zeros(10)),
+    "rows of a table": Call(lambda m, x: F.embedding_bag(torch.tensor([[0, 2]]), x.flatten(0, 2), mode="sum")),
     "order":           Call(lambda m, x: x.sort(-1)[0].topk(2)[1]),
     "shift":           Call(lambda m, x: F.pad(torch.roll(x, 1, 3), (1, 0))[..., :-1]),
     "assignment":      Call(lambda m, x: x.clone().index_fill_(1, torch.tensor([0]), 0.0).mul_(2)),

@@ -94,6 +94,7 @@ SHOWN_AS = {
         ("native_batch_norm", "native_batch_norm_legit", "native_batch_norm_legit_no_training"), "batch_norm"
     ),
     **dict.fromkeys(("batch_norm_with_update", "batch_norm_no_update", "cudnn_batch_norm"), "batch_norm"),
+    "embedding_bag_forward_only": "embedding_bag",
     "native_layer_norm": "layer_norm",
     "native_group_norm": "group_norm",
     "max_pool2d_with_indices": "max_pool2d",
@@ -119,9 +120,9 @@ _MAC_FREE_BY_KIND = {
         pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d reflection_pad3d repeat replication_pad1d
         replication_pad2d replication_pad3d roll rot90 select_scatter slice_scatter stack to_copy tril triu unsafe_split
         unsafe_split_with_sizes unsafe_view resize""",
-    "look-ups": """bucketize embedding gather index index_add index_copy index_fill index_put index_select isin
-        local_scalar_dense masked_scatter masked_select nonzero nonzero_static repeat_interleave scatter scatter_add
-        scatter_reduce searchsorted take unsafe_index unsafe_index_put""",
+    "look-ups": """bucketize embedding embedding_bag gather index index_add index_copy index_fill index_put index_select
+        isin local_scalar_dense masked_scatter masked_select nonzero nonzero_static repeat_interleave scatter
+        scatter_add scatter_reduce searchsorted take unsafe_index unsafe_index_put""",
     "order": """kthvalue sort topk unique unique2 unique_consecutive torchvision::nms""",
     "new tensors": """arange empty empty_like empty_permuted empty_strided eye fill full full_like hann_window linspace
         new_empty new_empty_strided new_full new_ones new_zeros ones ones_like scalar_tensor tril_indices triu_indices

@@ -1,0 +1,102 @@
+"""Deformable convolution, version 1 (Deformable Convolutional Networks, Dai et al. 2017, arXiv:1703.06211)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import deform_conv2d
+
+from convsmith.arch import BlockSpec, block
+from convsmith.nn.act import build_act
+from convsmith.nn.channels import check_divisible
+from convsmith.nn.norm import build_norm
+
+
+class OffsetConv2d(nn.Module):
+    """A convolution that starts at zero, weight and bias; (N, C, H, W) -> (N, C', H / stride, W / stride).
+
+    No `nn.Conv2d`, so that the initialisation of a whole network leaves it at zero (Dai et al. 2017, Sec. 2.3).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int = 1,
+        stride: int = 1,
+        dilation: int = 1,
+        padding: int = 0,
+    ):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.stride, self.dilation, self.padding = stride, dilation, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H / stride, W / stride)."""
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+
+
+@block("deformable_conv2d")
+class DeformableConv2d(nn.Module):
+    """Y(q) = sum over taps of w_t x(q + p_t + o_t(q)), p_t the regular grid, x read bilinearly, 0 outside (Eq. 2).
+
+    The offsets o come from a convolution of the same kernel, stride and dilation, zero at first (Sec. 2.1 and 2.3):
+    channel 2 (g k k + t) is tap t's row offset for the g-th of `offset_groups` equal groups of input channels, the next
+    one its column offset, as in torchvision. The paper's code has four such groups. The plain kernel is `weight`, of
+    shape (out, in / groups, k, k). At each place the cost is that of the offset convolution and k * k * C * C' / groups
+    multiply-accumulates. Padding is `kernel_size // 2 * dilation` unless given; there is a bias, zero at first, exactly
+    if `norm` is None.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        offset_groups: int = 1,
+        dilation: int = 1,
+        padding: int | None = None,
+        norm: BlockSpec | None = None,
+        act: str | BlockSpec = "identity",
+    ):
+        super().__init__()
+        check_divisible(in_channels=in_channels, groups=groups)
+        check_divisible(out_channels=out_channels, groups=groups)
+        check_divisible(in_channels=in_channels, offset_groups=offset_groups)
+        self.stride, self.dilation = stride, dilation
+        self.padding = kernel_size // 2 * dilation if padding is None else padding
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if norm is None else None
+        self.offset_channels = 2 * kernel_size**2 * offset_groups
+        self.offset = OffsetConv2d(
+            in_channels,
+            self.offset_channels,
+            kernel_size=kernel_size,
+            stride=stride,
+            dilation=dilation,
+            padding=self.padding,
+        )
+        self.norm = build_norm(norm, out_channels)
+        self.act = build_act(act, out_channels)
+        self.out_channels = out_channels
+
+    def forward(self, x: Tensor, offsets: Tensor | None = None) -> Tensor:
+        """(N, C, H, W) -> (N, C', H / stride, W / stride); `offsets` given take the place of the predicted ones.
+
+        They are (N, 2 * k * k * offset_groups, H / stride, W / stride); another number of channels raises ValueError.
+        """
+        offsets = self.offset(x) if offsets is None else offsets
+        if offsets.shape[1] != self.offset_channels:
+            raise ValueError(
+                "offsets must have 2 * kernel_size ** 2 * offset_groups channels, a row and a column for each tap of "
+                f"each group, here {self.offset_channels}, got {offsets.shape[1]}"
+            )
+        y = deform_conv2d(x, offsets, self.weight, self.bias, self.stride, self.padding, self.dilation)
+        return self.act(self.norm(y))
