@@ -1,10 +1,16 @@
+import copy
+
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import convsmith as cs
+from convsmith.arch import block as registered_block
 from convsmith.nn import DenseBlock, NormActConv, Transition
 from convsmith.zoo.densenet import densenet
+from tests.nn.peak_memory import peak_bytes
 
 
 def jittered(module):
@@ -73,6 +79,142 @@ def test_dropped_values_are_single_ones_of_the_new_maps():
     assert not (block.eval()(x)[:, 4:] == 0).any()
 
 
+@registered_block("restless_norm")
+class RestlessNorm(nn.Module):
+    """Scales by random numbers and by how often it was called: what a second call would not repeat by itself."""
+
+    def __init__(self, in_channels: int):
+        super().__init__()
+        self.register_buffer("calls", torch.ones(()))
+        self.out_channels = in_channels
+
+    def forward(self, x):
+        y = x * torch.rand_like(x) * self.calls.clone()
+        self.calls += 1
+        return y
+
+
+RECOMPUTED = [
+    {},
+    {"drop_rate": 0.3},
+    {"bottleneck_ratio": 0.0, "kernel_size": 5, "dilation": 2, "act": "swish"},
+    {"growth_rate": (4, 5, 6), "norm": None, "drop_rate": 0.3},
+    {"norm": cs.spec(cs.nn.GroupNorm, groups=1), "act": cs.spec(cs.nn.ReLU6)},
+    {"norm": cs.spec(RestlessNorm), "drop_rate": 0.3},
+]
+
+
+def step(block, x, seed=0):
+    """Output, gradients and buffers of a training step."""
+    torch.manual_seed(seed)
+    x = x.clone().requires_grad_()
+    y = block.train()(x)
+    y.backward(torch.linspace(-1, 2, y.numel(), dtype=y.dtype).sin().view_as(y))
+    found = {"output": y.detach(), "input": x.grad, "the next random numbers": torch.rand(3)}
+    found |= {name: p.grad for name, p in block.named_parameters()}
+    return found | dict(block.named_buffers())
+
+
+@pytest.mark.parametrize("arguments", RECOMPUTED, ids=str)
+def test_recomputing_changes_nothing(arguments):
+    """Not the statistics either, which would move twice if the backward pass moved them."""
+    arguments = {"num_layers": 3, "growth_rate": 4, **arguments}
+    plain = DenseBlock(6, **arguments).double()
+    efficient = DenseBlock(6, **arguments, memory_efficient=True).double()
+    efficient.load_state_dict(plain.state_dict())
+    x = torch.randn(3, 6, 9, 9, dtype=torch.float64)
+    for seed in range(2):
+        expected, found = step(plain, x, seed), step(efficient, x, seed)
+        assert expected.keys() == found.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_an_inner_second_pass_draws_from_its_own_numbers():
+    """Two blocks in a row: each recomputes with the numbers of its own forward pass."""
+    blocks = [DenseBlock(c, num_layers=2, growth_rate=4, norm=cs.spec(RestlessNorm)) for c in (6, 14)]
+    plain = nn.Sequential(*blocks).double()
+    efficient = copy.deepcopy(plain)
+    for block in efficient:
+        block.memory_efficient = True
+    x = torch.randn(2, 6, 5, 5, dtype=torch.float64)
+    expected, found = step(plain, x), step(efficient, x)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12)
+
+
+def test_a_second_backward_pass_recomputes_the_same():
+    block = DenseBlock(6, num_layers=2, growth_rate=4, norm=cs.spec(RestlessNorm), memory_efficient=True).double()
+    x = torch.randn(2, 6, 5, 5, dtype=torch.float64, requires_grad=True)
+    y = block.train()(x).square().sum()
+    (first,), (second,) = (torch.autograd.grad(y, x, retain_graph=True) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+class Convolutions(TorchDispatchMode):
+    """Counts what is computed, in both directions."""
+
+    def __init__(self):
+        super().__init__()
+        self.forward = self.backward = 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.forward += operator is torch.ops.aten.convolution.default
+        self.backward += operator is torch.ops.aten.convolution_backward.default
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("memory_efficient", [False, True])
+def test_no_convolution_is_computed_twice(memory_efficient):
+    block = DenseBlock(6, num_layers=3, growth_rate=4, memory_efficient=memory_efficient).train()
+    with Convolutions() as counted:
+        block(torch.randn(2, 6, 5, 5, requires_grad=True)).sum().backward()
+    assert (counted.forward, counted.backward) == (6, 6)
+
+
+def peak_of_a_step(block, x):
+    for parameter in block.train().parameters():
+        parameter.grad = torch.zeros_like(parameter)  # there before, as in all steps but the first
+    return peak_bytes(lambda: block(x).sum().backward())
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "growth_rate", "ratio"),
+    [(16, 12, 0.4), (100, 4, 0.15)],
+    ids=["a block of DenseNet-BC-100", "100 layers"],
+)
+def test_the_peak_of_memory(num_layers, growth_rate, ratio):
+    peaks = []
+    for memory_efficient in (False, True):
+        block = DenseBlock(24, num_layers=num_layers, growth_rate=growth_rate, memory_efficient=memory_efficient)
+        peaks.append(peak_of_a_step(block, torch.randn(2, 24, 16, 16)))
+    assert peaks[1] <= ratio * peaks[0]
+
+
+def test_in_eval_mode_and_in_exported_graphs_nothing_is_recomputed():
+    plain = jittered(DenseBlock(6, num_layers=2, growth_rate=4))
+    efficient = jittered(DenseBlock(6, num_layers=2, growth_rate=4, memory_efficient=True))
+    efficient.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 6, 5, 5, dtype=torch.float64)
+    programs = [torch.export.export(block, (x,), strict=True) for block in (plain, efficient)]
+    assert programs[0].graph_module.code == programs[1].graph_module.code
+    assert torch.equal(plain(x), efficient(x))
+    with torch.no_grad():  # as in recomputing statistics before evaluation
+        assert torch.equal(plain.train()(x), efficient.train()(x))
+    assert torch.equal(plain.layers[1][0].norm.running_var, efficient.layers[1][0].norm.running_var)
+
+
+def test_recomputation_compiles_whole():
+    block = DenseBlock(6, num_layers=1, growth_rate=4, memory_efficient=True).double()
+    compiled = copy.deepcopy(block)
+    x = torch.randn(2, 6, 5, 5, dtype=torch.float64)
+    expected = step(block, x)
+    module = torch.compile(compiled, backend="aot_eager", fullgraph=True)
+    found = step(module, x)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name if name in found else f"_orig_mod.{name}"], value)
+
+
 BLOCKS = [
     cs.spec(NormActConv, 8, kernel_size=1),
     cs.spec(NormActConv, 9, groups=3, stride=2, norm=None, act="relu6"),
@@ -80,6 +222,7 @@ BLOCKS = [
     cs.spec(DenseBlock, num_layers=3, growth_rate=4),
     cs.spec(DenseBlock, num_layers=2, growth_rate=(4, 5), bottleneck_ratio=0.0, kernel_size=5, norm=None),
     cs.spec(DenseBlock, num_layers=2, norm=cs.spec(cs.nn.GroupNorm, groups=1), act="tanh", dilation=2),
+    cs.spec(DenseBlock, num_layers=3, growth_rate=4, memory_efficient=True),
     cs.spec(Transition),
     cs.spec(Transition, stride=1, dilation=2, out_channels=5, norm=None),
 ]

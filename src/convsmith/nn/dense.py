@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from convsmith.nn.act import build_act
 from convsmith.nn.channels import check_divisible
 from convsmith.nn.conv import same_padding
 from convsmith.nn.norm import BATCH_NORM, build_norm
+from convsmith.nn.recompute import on_concat
 
 
 @block("norm_act_conv")
@@ -56,6 +59,10 @@ class DenseBlock(nn.Module):
     H_l is a pre-activated 1 x 1 convolution to `bottleneck_ratio * growth_rate` channels, or exactly `hidden_channels`,
     and a pre-activated k x k one to `growth_rate` channels; 0 leaves the 1 x 1 out, as in DenseNet without "B".
     A tuple gives each layer its own width. `drop_rate` drops single values of each layer's output.
+
+    Training keeps every concatenation and what norm and activation make of it, which grows with the square of the
+    depth. `memory_efficient` makes them again in the backward pass and keeps each layer's convolutions alone (Pleiss et
+    al. 2017, arXiv:1707.06990): the same outputs, gradients and running statistics for more time.
     """
 
     def __init__(
@@ -68,6 +75,7 @@ class DenseBlock(nn.Module):
         kernel_size: int = 3,
         dilation: int = 1,
         drop_rate: float = 0.0,
+        memory_efficient: bool = False,
         hidden_channels: int | tuple[int, ...] | None = None,
         norm: BlockSpec | None = BATCH_NORM,
         act: str | BlockSpec = "relu",
@@ -94,13 +102,25 @@ class DenseBlock(nn.Module):
                 layer.append(nn.Dropout(drop_rate))
             self.layers.append(layer)
             in_channels += growth
+        self.memory_efficient = memory_efficient
         self.out_channels = in_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C + the sum of all growth rates, H, W)."""
+        if self.memory_efficient and self.training:
+            return self._forward_recomputing(x)
         for layer in self.layers:
             x = torch.cat((x, layer(x)), 1)
         return x
+
+    def _forward_recomputing(self, x: Tensor) -> Tensor:
+        maps = [x]
+        for layer in self.layers:
+            new = maps
+            for part in cast(nn.Sequential, layer):
+                new = [on_concat(part, *new, recompute=isinstance(part, NormActConv))]
+            maps = [*maps, *new]
+        return torch.cat(maps, 1)
 
 
 @block("transition")
