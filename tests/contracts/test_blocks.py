@@ -6,7 +6,7 @@ import pytest
 
 import convsmith as cs
 from convsmith.arch import BlockSpec, block_names, registered
-from convsmith.nn import ConvNormAct, Identity
+from convsmith.nn import BatchNorm, ConvNormAct, Identity
 from convsmith.testing import BlockContract
 
 # Arguments for blocks whose required ones are more than a width, and further calls worth the contract.
@@ -21,24 +21,66 @@ EXAMPLES: dict[str, list[dict]] = {
     "depthwise_separable": [
         {"out_channels": 24, "mid_norm": n, "mid_act": a} for n in (True, False) for a in (True, False)
     ],
+    "swish": [{}, {"beta": "channel"}, {"beta": "shared"}],
+    "expression_activation": [
+        {"expression": "mul(x, sigmoid(times_beta(x)))"},
+        {"expression": "mix(rbf(cube(x), beta(x)), sinc(x))"},
+    ],
+    "global_conv2d": [{"out_channels": 24, "kernel_size": 7}, {"out_channels": 24, "hidden_channels": 3}],
+    "large_separable_conv2d": [{"out_channels": 24, "mid_channels": 6}],
+    "asymmetric_conv2d": [{"out_channels": 24}, {"out_channels": 24, "stride": 2, "first": "kx1", "dilation": 2}],
+    "bottleneck_conv2d": [{"out_channels": 24}, {"out_channels": 32, "stride": 2, "groups": 4, "norm": None}],
+    "root_module": [{"out_channels": 24, "groups": 8}, {"out_channels": 9, "stride": 2, "hidden_channels": 12}],
     "basic_block": [{"out_channels": 16}, {"out_channels": 24, "stride": 2, "se_ratio": 0.25}],
     "bottleneck": [
         {"out_channels": 16},
         {"out_channels": 32, "stride": 2, "groups": 2, "stride_in": "1x1", "se_ratio": 0.25},
+        *({"out_channels": 24, "se_ratio": 0.25, "se_position": p} for p in ("pre", "post", "identity", "3x3")),
     ],
+    "squeeze_excite": [{}, {"norm": cs.spec(BatchNorm), "squeeze_channels": 8}],
+    "deconvolution": [{}, {"kernel_size": 5, "upscale_factor": 3, "norm": cs.spec(BatchNorm), "act": "relu"}],
+    "resize_conv": [{}, {"mode": "bilinear", "upscale_factor": 3, "norm": cs.spec(BatchNorm), "act": "relu"}],
+    "sub_pixel_conv": [{}, {"kernel_size": 5, "upscale_factor": 3, "norm": cs.spec(BatchNorm), "act": "relu"}],
+    "upsample": [{"mode": m} for m in ("nearest", "bilinear", "top_left")],
     "inverted_residual": [
         {"out_channels": 16, "kernel_size": 5},
         {"out_channels": 24, "stride": 2, "expansion": 1.0, "se_ratio": 0.25},
     ],
     "group_norm": [{"groups": 4}],
+    "ghost_batch_norm": [{"ghost_batch_size": 1}],
+    "weight_norm": [{"mean_only": True}],
+    "weight_norm_conv2d": [{}, {"kernel_size": (1, 5), "stride": 2, "groups": 2, "dilation": 2, "bias": False}],
     "channel_shuffle": [{"groups": 4}],
+    "interleaved_group_conv": [
+        {"primary_groups": 4},
+        {"primary_groups": 8, "out_channels": 24, "kernel_size": 5, "stride": 2, "norm": None},
+    ],
+    "interlaced_group_conv": [{}, {"primary_groups": 4, "secondary_groups": 4, "stride": 2, "norm": None}],
     "shuffle_unit_v1": [
         {"out_channels": 16, "groups": 2},
         {"out_channels": 24, "groups": 2, "stride": 2, "grouped_reduce": False},
     ],
     "shuffle_unit_v2": [{"out_channels": 16}, {"out_channels": 24, "stride": 2, "split": "paper"}],
     "norm_act_conv": [{"out_channels": 24}, {"out_channels": 24, "stride": 2, "groups": 4, "norm": None}],
-    "dense_block": [{"num_layers": 2}, {"num_layers": 2, "growth_rate": (4, 6), "bottleneck_ratio": 0.0, "norm": None}],
+    "dense_block": [
+        {"num_layers": 2},
+        {"num_layers": 2, "growth_rate": (4, 6), "bottleneck_ratio": 0.0, "norm": None},
+        {"num_layers": 2, "memory_efficient": True},
+    ],
+    "learned_group_conv2d": [{"out_channels": 24}, {"out_channels": 9, "groups": 3, "condensation": 2, "norm": None}],
+    "condensed_conv2d": [{"out_channels": 24}, {"out_channels": 9, "groups": 3, "condensation": 2, "norm": None}],
+    "condense_layer": [{"growth_rate": 8}, {"growth_rate": 4, "condensed": True, "dilation": 2}],
+    "condense_classifier": [{"condensed": False}, {"condensed": True}],
+    "context_encoding": [{"num_codewords": 6}, {"num_codewords": 4, "residual": False, "norm": None, "act": "tanh"}],
+    "irregular_conv2d": [{"share": s} for s in ("layer", "filter")]
+    + [{"share": "channel", "groups": 2, "stride": 2, "norm": cs.spec(BatchNorm), "act": "relu"}],
+    "deformable_conv2d": [{}, {"groups": 2, "offset_groups": 4, "norm": cs.spec(BatchNorm), "act": "relu"}],
+    "fractal_block": [
+        {"out_channels": 8},
+        {"out_channels": 8, "columns": 2, "dilation": 2, "only_column": 1},
+        {"out_channels": 8, "columns": 1, "norm": None, "act": "swish"},
+    ],
+    "gradually_updated": [{"segments": 4}, {"segments": 2, "shortcut": True, "memory_efficient": True}],
     "transition": [{}, {"stride": 1, "out_channels": 5}],
     "inception": [{"conv1x1": 4, "conv3x3": (6, 8), "conv5x5": (2, 4), "pool_proj": 4}],
     "aux_classifier": [{"dropout": 0.0}, {"dropout": 0.0, "windows": "equal", "norm": None}],

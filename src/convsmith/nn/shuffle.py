@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
@@ -15,12 +15,16 @@ from convsmith.nn.conv import ConvNormAct, DepthwiseSeparable
 from convsmith.nn.norm import BATCH_NORM
 from convsmith.nn.pool import AvgPool
 
+# For so few rows torch's channels-last kernel on the CPU, which transposes small matrices, takes up to 30 copies' time.
+_THIN = (3, 5, 6)
+
 
 @block("channel_shuffle")
 class ChannelShuffle(nn.Module):
     """Channels read as (groups, C / groups), transposed, flattened (ShuffleNet v1, Sec. 3.1).
 
-    Every group of the next grouped convolution then reads from every group of the last one.
+    Every group of the next grouped convolution then reads from every group of the last one. One group, and as many as
+    there are channels, leave the order; the input itself is returned then.
     """
 
     def __init__(self, in_channels: int, *, groups: int):
@@ -30,8 +34,19 @@ class ChannelShuffle(nn.Module):
         self.out_channels = in_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W); channel i of group j becomes channel i * groups + j."""
-        return F.channel_shuffle(x, self.groups)
+        """(N, C, H, W) -> (N, C, H, W), its memory format kept; channel i of group j becomes i * groups + j."""
+        return x if self.groups in (1, self.out_channels) else shuffle_channels(x, self.groups)
+
+
+@fx.wrap  # one node of a traced graph: it branches on the memory format
+def shuffle_channels(x: Tensor, groups: int) -> Tensor:
+    """`torch.nn.functional.channel_shuffle` of (N, C, H, W), which keeps channels-last and is quick in it."""
+    # On CUDA torch's own form loses the channels-last format.
+    own = (x.is_cuda or groups in _THIN) and not torch.compiler.is_compiling()
+    if not (own and x.is_contiguous(memory_format=torch.channels_last)):
+        return F.channel_shuffle(x, groups)
+    n, c, h, w = x.shape
+    return x.permute(0, 2, 3, 1).view(n, h, w, groups, -1).transpose(3, 4).reshape(n, h, w, c).permute(0, 3, 1, 2)
 
 
 @block("shuffle_unit_v1")

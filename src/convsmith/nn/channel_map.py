@@ -1,0 +1,138 @@
+"""Maps on which torch's functions compute what channels depend on, in place of values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class ChannelMap(Tensor):
+    """Boolean (N, C, H, W): whether channel c depends on what image n stands for; all pixels of a channel do alike.
+
+    Functions that route channels run as they are, convolutions join the groups that they read, elementwise ones join
+    their operands; one that is not known raises ValueError.
+    """
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The function itself or its rule."""
+        run: Any = super().__torch_function__
+        name = getattr(func, "__name__", str(func))
+        plain = name.strip("_")  # a function, method, operator and its form in place share a rule
+        if plain not in _RULES:
+            raise ValueError(
+                "channel dependencies are known for convolutions, norms, elementwise operators, pooling and routing, "
+                f"and {name} is none that is known; leave it out of the stack"
+            )
+        rule = _RULES[plain]
+        if rule is None:
+            if any(isinstance(value, Tensor) and not isinstance(value, cls) and value.is_meta for value in args):
+                raise ValueError(
+                    f"{name} routes channels by a tensor without values; build the module off meta devices"
+                )
+            return run(func, types, args, kwargs)
+        named = {"x" if key == "input" else key: value for key, value in (kwargs or {}).items()}
+        result = run(rule, types, args, named)
+        in_place = name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
+        return run(Tensor.copy_, types, (args[0], result)) if in_place else result
+
+
+def grouped(x: Tensor, groups: int, out_channels: int) -> Tensor:
+    """(N, C, ...) -> (N, out_channels, ...): outputs in groups, each of which depends on its whole group of inputs."""
+    return x.view(len(x), groups, -1, *x.shape[2:]).any(2).repeat_interleave(out_channels // groups, 1)
+
+
+def shuffled(x: Tensor, groups: int) -> Tensor:
+    """(N, C, ...) -> (N, C, ...): the channels as `ChannelShuffle` orders them."""
+    return x.view(len(x), groups, -1, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
+
+
+def _pixel(x: Tensor, *rest: Any, **named: Any) -> Tensor:
+    return x.any(tuple(range(2, x.dim())), keepdim=True) if x.dim() > 2 else x.clone()
+
+
+def _padded(x: Tensor, pad: Sequence[int], *rest: Any, **named: Any) -> Tensor:
+    padded = F.pad(x, pad)
+    return _pixel(padded).expand_as(padded)
+
+
+def _convolution(x: Tensor, weight: Tensor, bias: Any = None, *rest: Any, groups: int = 1, **named: Any) -> Tensor:
+    groups = rest[3] if len(rest) > 3 else groups
+    return grouped(_pixel(_checked(x, weight.shape[1] * groups)), groups, weight.shape[0])
+
+
+def _transposed(x: Tensor, weight: Tensor, bias: Any = None, *rest: Any, groups: int = 1, **named: Any) -> Tensor:
+    groups = rest[3] if len(rest) > 3 else groups
+    return grouped(_pixel(_checked(x, weight.shape[0])), groups, weight.shape[1] * groups)
+
+
+def _checked(x: Tensor, channels: int) -> Tensor:
+    if x.shape[1] != channels:
+        raise ValueError(
+            f"a convolution of {channels} channels got {x.shape[1]}; give the in_channels of the whole module"
+        )
+    return x
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
+    return x.any(-1, keepdim=True).expand(*x.shape[:-1], weight.shape[0])
+
+
+def _reduced(x: Tensor, dim: int | tuple[int, ...], keepdim: bool = False, **named: Any) -> Tensor:
+    return x.any(dim, keepdim)
+
+
+def _group_norm(x: Tensor, num_groups: int, *rest: Any, **named: Any) -> Tensor:
+    return grouped(_pixel(x), num_groups, x.shape[1]).expand_as(x)
+
+
+def _layer_norm(x: Tensor, normalized_shape: Sequence[int], *rest: Any, **named: Any) -> Tensor:
+    return x.any(tuple(range(-len(normalized_shape), 0)), keepdim=True).expand_as(x)
+
+
+def _elementwise(*values: Any, **named: Any) -> Tensor:
+    maps = [value for value in (*values, *named.values()) if isinstance(value, ChannelMap)]
+    joined = maps[0].clone()  # what follows may work in place
+    for other in maps[1:]:
+        joined = joined | other
+    return joined
+
+
+def _constant(x: Tensor, *rest: Any, **named: Any) -> Tensor:
+    return torch.zeros_like(x)
+
+
+# Names of functions of torch, torch.nn.functional and torch.Tensor, without underscores.
+_ROUTING = (  # `get` reads an attribute, such as the shape
+    "cat concat stack chunk split narrow select unbind index_select getitem view reshape flatten unflatten squeeze "
+    "unsqueeze transpose permute movedim expand expand_as pixel_shuffle pixel_unshuffle roll flip contiguous clone "
+    "detach to get size dim numel stride len is_contiguous is_floating_point"
+)
+_ELEMENTWISE = (
+    "add radd iadd sub rsub isub mul rmul imul div rdiv truediv rtruediv itruediv pow square sqrt rsqrt reciprocal neg "
+    "abs sign exp log log1p sin cos sinc sinh cosh atan erf gt ge lt le where maximum minimum clamp addcmul relu relu6 "
+    "leaky_relu prelu elu selu celu gelu silu mish softplus softsign hardtanh hardswish hardsigmoid sigmoid logsigmoid "
+    "tanh dropout dropout2d batch_norm instance_norm interpolate"
+)
+ELEMENTWISE = frozenset(_ELEMENTWISE.split())
+POOLING = frozenset({"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"})
+_RULES: Mapping[str, Callable[..., Tensor] | None] = {
+    **dict.fromkeys(_ROUTING.split()),
+    **dict.fromkeys(ELEMENTWISE, _elementwise),
+    **dict.fromkeys(POOLING, _pixel),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed),
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "std", "var"), _reduced),
+    **dict.fromkeys(("zeros_like", "ones_like", "full_like"), _constant),
+    "channel_shuffle": shuffled,
+    "group_norm": _group_norm,
+    "layer_norm": _layer_norm,
+    "linear": _linear,
+    "pad": _padded,
+}
