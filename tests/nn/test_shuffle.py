@@ -44,11 +44,27 @@ def test_the_shuffle_transposes_groups_and_channels():
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_the_shuffle_keeps_the_memory_format(memory_format):
-    x = torch.randn(2, 12, 5, 4).to(memory_format=memory_format)
-    y = ChannelShuffle(12, groups=4)(x)
-    assert torch.equal(y, x.view(2, 4, 3, 5, 4).transpose(1, 2).reshape(2, 12, 5, 4))
+@pytest.mark.parametrize("groups", [1, 2, 3, 4, 5, 6, 20, 60])
+def test_the_shuffle_and_its_gradient_keep_the_memory_format(memory_format, groups):
+    x = torch.randn(2, 60, 5, 4).to(memory_format=memory_format).requires_grad_()
+    y = ChannelShuffle(60, groups=groups)(x)
+    assert torch.equal(y, shuffled(x, groups))
     assert y.is_contiguous(memory_format=memory_format)
+    gradient = torch.randn_like(y)
+    (actual,) = torch.autograd.grad(y, x, gradient)
+    assert torch.equal(shuffled(actual, groups), gradient)
+    assert actual.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_shuffle_is_one_node_of_a_graph_and_exports_in_any_memory_format(memory_format):
+    shuffle, x = ChannelShuffle(12, groups=3), torch.randn(2, 12, 5, 4).to(memory_format=memory_format)
+    traced = torch.fx.symbolic_trace(shuffle)
+    assert [node.op for node in traced.graph.nodes] == ["placeholder", "call_function", "output"]
+    batch = {0: torch.export.Dim("batch", min=1, max=64)}
+    exported = torch.export.export(shuffle, (x,), dynamic_shapes=(batch,), strict=True).module()
+    for run in (traced, exported):
+        assert torch.equal(run(x[:1]), shuffled(x[:1], 3))
 
 
 def test_the_unit_of_v1_adds_what_it_makes():

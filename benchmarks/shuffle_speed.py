@@ -1,0 +1,122 @@
+"""Channel shuffle against a plain copy, and ShuffleNet deployed without its shuffles against the one that has them.
+
+    python benchmarks/shuffle_speed.py --out benchmarks
+
+Operator: `ChannelShuffle` forward and backward, over `x.clone()` of the same map (copy), over view - transpose -
+reshape (naive) and over `torch.nn.functional.channel_shuffle` (torch), in both memory formats. Network: the folded
+network rewired by `unshuffle`, over the folded one, by eager and ONNX Runtime, batch 1 and 8 at 224 x 224. All on one
+thread in float32. What is compared takes turns in one process; a ratio is the median over rounds of each round's ratio,
+below 1 where ours is faster. Writes `DATE_shuffle_speed.csv`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+from collections.abc import Callable, Iterator
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import convsmith as cs
+from convsmith.deploy import clock, onnx
+from convsmith.deploy.allocator import keep_memory
+from convsmith.deploy.fold import fold_norm
+from convsmith.deploy.shuffles import unshuffle
+from convsmith.measure.device import processor_name
+
+# Batch, channels, side: units of ShuffleNet v1 and v2, in cache and out of it.
+SHAPES = ((1, 120, 28), (8, 240, 28), (8, 480, 14), (32, 240, 28))
+GROUPS = (2, 3, 4, 8)
+FORMATS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+NETWORKS = ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x2_0", "shufflenet_v1_g3")
+
+
+def naive(x: Tensor, groups: int) -> Tensor:
+    n, c, h, w = x.shape
+    return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+def backward(function: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor) -> Callable[[], object]:
+    leaf = x.clone().requires_grad_()
+    y = function(leaf)
+    return lambda: torch.autograd.grad(y, leaf, gradient, retain_graph=True)
+
+
+def operator_rows(rounds: int, seconds: float) -> Iterator[dict[str, object]]:
+    for shape in SHAPES:
+        n, c, side = shape
+        for layout, memory_format in FORMATS.items():
+            x = torch.randn(n, c, side, side).to(memory_format=memory_format)
+            gradient = torch.randn_like(x)
+            for groups in GROUPS:
+                functions = {
+                    "ours": cs.nn.ChannelShuffle(c, groups=groups),
+                    "naive": partial(naive, groups=groups),
+                    "torch": partial(F.channel_shuffle, groups=groups),
+                }
+                forward = {name: partial(function, x) for name, function in functions.items()}
+                back = {name: backward(function, x, gradient) for name, function in functions.items()}
+                for direction, calls in (("forward", forward), ("backward", back)):
+                    with torch.set_grad_enabled(direction == "backward"):
+                        found = measured({**calls, "copy": gradient.clone}, rounds, seconds)
+                    case = f"{n}x{c}x{side}x{side} {layout} groups {groups} {direction}"
+                    yield {"part": "operator", "case": case, **found}
+
+
+def network_rows(rounds: int, seconds: float) -> Iterator[dict[str, object]]:
+    for name in NETWORKS:
+        folded = fold_norm(cs.create_model(name))
+        rewired = unshuffle(folded)
+        for batch in (1, 8):
+            x = torch.randn(batch, 3, 224, 224)
+            sessions = [onnx.load(onnx.convert(network, x, {}), threads=1) for network in (rewired, folded)]
+            for backend, (ours, shuffled) in (("eager", (rewired, folded)), ("onnxruntime", sessions)):
+                with torch.inference_mode():
+                    found = measured({"ours": partial(ours, x), "shuffled": partial(shuffled, x)}, rounds, seconds)
+                yield {"part": "network", "case": f"{name} batch {batch} {backend}", **found}
+
+
+def measured(calls: dict[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, object]:
+    timings = clock.measure(calls, rounds=rounds, budget_seconds=seconds)
+    ours = timings.pop("ours")
+    found: dict[str, object] = {"ours_ms": round(ours.median_ms, 4)}
+    for name, timing in timings.items():
+        ratios = sorted(a / b for a, b in zip(ours.samples_ms, timing.samples_ms, strict=True))
+        found[f"over_{name}"] = round(statistics.median(ratios), 3)
+        found[f"over_{name}_quartiles"] = f"{ratios[len(ratios) // 4]:.2f}-{ratios[3 * len(ratios) // 4]:.2f}"
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks"))
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--seconds", type=float, default=20, help="after which no round of a case starts")
+    parser.add_argument("--parts", nargs="*", default=["operator", "network"], choices=["operator", "network"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    allocator = "keeps memory" if keep_memory() else "as it is"
+    machine = {"machine": processor_name(), "allocator": allocator, "threads": 1, "torch": torch.__version__}
+    peers = [f"over_{name}{suffix}" for name in ("copy", "naive", "torch", "shuffled") for suffix in ("", "_quartiles")]
+    columns = ["part", "case", "ours_ms", *peers, *machine, "date"]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    today = date.today().isoformat()
+    with open(arguments.out / f"{today}_shuffle_speed.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        for part in arguments.parts:
+            rows = operator_rows if part == "operator" else network_rows
+            for row in rows(arguments.rounds, arguments.seconds):
+                writer.writerow({**row, **machine, "date": today})
+                file.flush()  # a long run that is stopped keeps what it has measured
+                print({key: value for key, value in row.items() if not key.endswith("quartiles")}, flush=True)
+
+
+if __name__ == "__main__":
+    main()
