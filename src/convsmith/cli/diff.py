@@ -41,7 +41,7 @@ def diff(before: Name, after: Name, input_size: InputSize = None, json: Json = F
         )
         return
     print_table(
-        ("", "before", "after", "what"),
+        ("", "before", "after", "~what"),
         ((c.kind, c.before_path or "", c.after_path or "", c.text) for c in changes if c.kind != "same"),
         title=f"{before} → {after}: {sum(c.kind == 'same' for c in changes)} blocks are the same",
     )

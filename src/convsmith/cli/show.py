@@ -51,7 +51,7 @@ def show(
         )
         return
     print_table(
-        ("stage", "block", "arguments", "output (C × H × W)", ">params", ">MACs"),
+        ("stage", "block", "~arguments", "output (C × H × W)", ">params", ">MACs"),
         [
             *((r.stage, r.block, r.arguments, r.output_size, f"{r.params:,}", f"{r.macs:,}") for r in rows),
             ("total", "", "", "", f"{total.params:,}", f"{total.macs:,}"),
