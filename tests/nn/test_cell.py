@@ -86,6 +86,8 @@ def test_a_map_that_was_handed_on_reduced_is_not_projected_again():
     operations = (("identity", 0, "identity", 1),)
     assert isinstance(NasCell((4, 8), filters=4, operations=operations).previous, torch.nn.Identity)
     assert isinstance(NasCell((8, 8), filters=4, operations=operations).previous, ActConvNorm)
+    always = NasCell((4, 8), filters=4, operations=operations, project_previous="always")
+    assert isinstance(always.previous, ActConvNorm)
     raw = NasCell((8, 8), filters=4, operations=operations, project_previous=False)
     assert isinstance(raw.previous, torch.nn.Identity)
     assert isinstance(raw.combinations[0].right, ActConvNorm)  # the identity from 8 to 4 channels
@@ -164,7 +166,7 @@ def test_conventions_of_padding_differ_where_they_say():
     torch.testing.assert_close(pooled("avg", "same", odd), pooled("avg", "symmetric", odd))
     assert not torch.allclose(pooled("avg", "same", even), pooled("avg", "symmetric", even))
     torch.testing.assert_close(pooled("avg", "same_counted", even), F.avg_pool2d(F.pad(even, (0, 1, 0, 1)), 3, 2))
-    torch.testing.assert_close(SamePad(5, 2)(even), F.pad(even, (1, 2, 1, 2)))
+    torch.testing.assert_close(SamePad((5, 5), (2, 2))(even), F.pad(even, (1, 2, 1, 2)))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -178,8 +180,7 @@ def test_operations_halve_rounding_up_and_leave_their_input_alone(name, padding,
     assert torch.equal(x, before)
     keeps = build_operation(name, 3, 3, stride=1, padding=padding, norm=None, act="relu")
     assert keeps(x).shape == x.shape
-    if name in ("identity", "avg_3x3", "max_3x3"):
-        assert not list(keeps.parameters())
+    assert bool(list(keeps.parameters())) == ("conv" in name or "sep" in name or "dil" in name)
 
 
 def test_drop_path_drops_whole_images_and_keeps_the_mean():
@@ -209,6 +210,15 @@ def test_a_cell_drops_operations_but_not_identities():
     drops = {name: module for name, module in cell.named_modules() if isinstance(module, DropPath)}
     assert list(drops) == ["combinations.0.left.1", "combinations.1.left.1"]
     assert all(module.rate == 0.3 and module.scheduled for module in drops.values())
+
+
+def test_a_cell_drops_a_skip_where_it_has_weights():
+    def dropped(operation, stride):
+        cell = NasCell((4, 4), filters=4, operations=((operation, 0, "max_3x3", 1),), stride=stride, drop_path_rate=0.3)
+        return isinstance(cell.combinations[0].left, torch.nn.Sequential)
+
+    assert [dropped("skip", 1), dropped("skip", 2)] == [False, True]  # as DARTS
+    assert [dropped("identity", 1), dropped("identity", 2)] == [False, False]  # as NASNet
 
 
 def test_the_gradient_reaches_every_parameter_and_both_inputs():
@@ -256,7 +266,7 @@ def test_a_cell_survives_a_file_and_its_operations_may_be_left_open():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"operations": (("sep_9x9", 0, "identity", 1),)}, "must be one of identity, avg_3x3, .*, got 'sep_9x9'"),
+        ({"operations": (("sep_9x9", 0, "identity", 1),)}, "must be one of identity, .*avg_3x3, .*, got 'sep_9x9'"),
         ({"operations": (("identity", 0, "identity", 2),)}, "makes state 2 must read states 0 to 1, got 0 and 2"),
         ({"operations": (("identity", -1, "identity", 1),)}, "must read states 0 to 1, got -1 and 1"),
         ({"operations": ()}, "at least one combination"),

@@ -66,6 +66,24 @@ def test_small_images_are_taken_with_the_same_parameters_all_of_them_trained(sid
     assert {k: v.shape for k, v in network.state_dict().items()} == {k: v.shape for k, v in large.state_dict().items()}
 
 
+@pytest.mark.parametrize(
+    ("name", "channels", "place", "windows"),
+    [("nasnet_a_mobile", 528, (2, 4), 4), ("nasnet_a_large", 2016, (2, 6), 6), ("nasnet_a_cifar", 384, (1, 6), 4)],
+)
+def test_the_auxiliary_classifier_reads_windows_of_five_in_front_of_the_last_reduction(name, channels, place, windows):
+    architecture = cs.zoo.get(name, aux_heads=True)
+    ((stage, index, head),) = architecture.aux
+    assert ((stage, index), head.get("grid")) == (place, windows)
+    assert place[1] == len(architecture.stages[place[0]]) - 1
+    side, classes = cs.zoo.variants()[name].input_size, head.get("num_classes")
+    with torch.device("meta"):
+        network = cs.create_model(architecture)
+        read = network.features(torch.empty(1, 3, side, side))[stage]
+    assert (read.shape[1], (read.shape[-1] - 5) // 3 + 1) == (channels, windows)
+    count = sum(p.numel() for p in network.aux.parameters())
+    assert count == channels * 128 + 2 * 128 + 128 * 768 * windows**2 + 2 * 768 + 769 * classes
+
+
 def test_the_network_takes_every_size(mobile):
     with torch.device("meta"):
         network = cs.create_model(mobile)

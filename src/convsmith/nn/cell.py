@@ -1,4 +1,4 @@
-"""The cell of NASNet, PNASNet and AmoebaNet as one block (Zoph et al. 2018, arXiv:1707.07012, Sec. 3).
+"""The cell of NASNet, PNASNet, AmoebaNet and DARTS as one block (Zoph et al. 2018, arXiv:1707.07012, Sec. 3).
 
 A found cell is data: combinations, `(operation, state, operation, state)` each, and the states that are concatenated.
 """
@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.arch import BlockSpec, block
-from convsmith.nn.cell_operation import ActConvNorm, FactorizedReduction, Padding, build_operation
+from convsmith.nn.act import Identity
+from convsmith.nn.cell_operation import build_operation
+from convsmith.nn.cell_parts import ActConvNorm, FactorizedReduction
 from convsmith.nn.drop_path import DropPath
 from convsmith.nn.norm import BATCH_NORM
+from convsmith.nn.same_padding import Padding
 
 Combination = tuple[str, int, str, int]
 
@@ -31,9 +34,10 @@ class NasCell(nn.Module):
     to the filters of that next cell (papers draw it there): `("current", filters)` or, which skips this cell,
     `("previous", filters)`. With `hand_on` None it hands on its current input, or its output where it has a stride.
 
-    A previous map that has `filters` channels keeps its form; so does any with `project_previous` False, which stands
-    in the first cell of a network. `drop_path_rate` drops operations other than the identity, by the schedule of
-    `DropPath`.
+    The previous map is brought to `filters` channels by a 1 x 1 convolution where it has others; with
+    `project_previous` "always" in any case, as DARTS does with a map that was not reduced, with False never, as NASNet
+    does in the first cell of a network. `drop_path_rate` drops operations by the schedule of `DropPath`, but not the
+    identity (in any form), nor a skip that changes nothing.
     """
 
     def __init__(
@@ -45,7 +49,7 @@ class NasCell(nn.Module):
         concat: tuple[int, ...] | None = None,
         stride: int = 1,
         hand_on: tuple[Literal["current", "previous"], int] | None = None,
-        project_previous: bool = True,
+        project_previous: bool | Literal["always"] = True,
         padding: Padding = "symmetric",
         drop_path_rate: float = 0.0,
         norm: BlockSpec | None = BATCH_NORM,
@@ -60,13 +64,13 @@ class NasCell(nn.Module):
         self.concat = check_genotype(operations, concat)
         self.reads = tuple((i, j) for _, i, _, j in operations)
         previous, current = in_channels
-        projects = project_previous and previous != filters
+        projects = project_previous == "always" or (project_previous and previous != filters)
         channels = [filters, filters if projects else previous, *(filters for _ in operations)]
 
         def operation(name: str, state: int) -> nn.Module:
             step = stride if state < 2 else 1
             module = build_operation(name, channels[state], filters, stride=step, padding=padding, norm=norm, act=act)
-            if name == "identity" or drop_path_rate == 0:
+            if name == "identity" or isinstance(module, Identity) or drop_path_rate == 0:
                 return module
             return nn.Sequential(module, DropPath(filters, rate=drop_path_rate, scheduled=True))
 

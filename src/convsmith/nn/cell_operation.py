@@ -1,28 +1,32 @@
-"""Operations of cells by name, with the conventions of NASNet (Zoph et al. 2018, arXiv:1707.07012).
-
-Each is activation, convolution, norm; a separable convolution is applied twice, its stride in the first one.
-"""
+"""The operations of cells by name: those of the cells and search spaces of NASNet, PNASNet, AmoebaNet and DARTS."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from convsmith.arch import BlockSpec, block, registered
-from convsmith.nn.act import Identity
-from convsmith.nn.norm import BATCH_NORM, build_norm
+from convsmith.arch import BlockSpec
+from convsmith.nn.act import Identity, build_act
+from convsmith.nn.cell_parts import ActConvNorm, ActSeparable, FactorizedReduction, StackedSeparable
 from convsmith.nn.pool import AvgPool, MaxPool
-from convsmith.nn.same_padding import SamePad, SamePool
+from convsmith.nn.same_padding import Padding, SamePad, SamePool
 
-OPERATIONS = ("identity", "avg_3x3", "max_3x3", "sep_3x3", "sep_5x5", "sep_7x7")
 
-# How strided operations reach a size of H / stride, rounded up. "symmetric": kernel_size // 2 on each side. "same": as
-# TensorFlow, only as much as is needed, an odd row or column at the end; a mean leaves the padding out. "same_counted":
-# likewise, but a mean counts its zeros, as timm does.
-Padding = Literal["symmetric", "same", "same_counted"]
+@dataclass(frozen=True)
+class Place:
+    """Where an operation stands: what it reads, what it makes, and the conventions of its cell."""
+
+    in_channels: int
+    filters: int
+    stride: int
+    padding: Padding
+    norm: BlockSpec | None
+    act: str | BlockSpec
+
+
+Operation = Callable[[Place], nn.Module]
 
 
 def build_operation(
@@ -35,138 +39,133 @@ def build_operation(
     norm: BlockSpec | None,
     act: str | BlockSpec,
 ) -> nn.Module:
-    """The module of an operation from `in_channels` to `filters` channels.
-
-    Where the channels change, a 1 x 1 convolution follows pooling; it replaces the identity there and where it strides.
-    """
+    """The module of an operation of `OPERATIONS`: (N, C, H, W) -> (N, filters, H / stride, W / stride), rounded up."""
     if name not in OPERATIONS:
         raise ValueError(f"an operation of a cell must be one of {', '.join(OPERATIONS)}, got {name!r}")
-    kind, _, size = name.partition("_")
-    if kind == "sep":
-        return StackedSeparable(
-            in_channels, filters, kernel_size=int(size[0]), stride=stride, padding=padding, norm=norm, act=act
+    return OPERATIONS[name](Place(in_channels, filters, stride, padding, norm, act))
+
+
+def _identity(at: Place) -> nn.Module:
+    return _conv(at) if at.stride > 1 or at.in_channels != at.filters else Identity(at.filters)
+
+
+def _skip(at: Place) -> nn.Module:
+    if at.stride > 1:
+        return FactorizedReduction(at.in_channels, at.filters, stride=at.stride, norm=at.norm, act=at.act)
+    return _identity(at)
+
+
+def _none(at: Place) -> nn.Module:
+    return Zero(at.filters, at.stride)
+
+
+def _conv(at: Place) -> nn.Module:
+    return ActConvNorm(at.in_channels, at.filters, stride=at.stride, norm=at.norm, act=at.act)
+
+
+def _pool(kind: str, kernel_size: int) -> Operation:
+    """Pooling, with a 1 x 1 convolution and norm behind it where the channels change."""
+
+    def build(at: Place) -> nn.Module:
+        pool: nn.Module
+        counted = at.padding == "same_counted" and kind == "avg"
+        if at.stride > 1 and counted:
+            window, steps = (kernel_size, kernel_size), (at.stride, at.stride)
+            pool = nn.Sequential(SamePad(window, steps), nn.AvgPool2d(window, steps))
+        elif kernel_size % 2 == 0 or (at.stride > 1 and at.padding != "symmetric"):
+            pool = SamePool(kind, kernel_size, at.stride)  # an even window has no middle: no padding is symmetric
+        else:
+            pool = (MaxPool if kind == "max" else AvgPool)(at.in_channels, kernel_size=kernel_size, stride=at.stride)
+        if at.in_channels == at.filters:
+            return pool
+        return nn.Sequential(pool, ActConvNorm(at.in_channels, at.filters, norm=at.norm, act="identity"))
+
+    return build
+
+
+def _separable(kernel_size: int, *, twice: bool = True, dilation: int = 1) -> Operation:
+    def build(at: Place) -> nn.Module:
+        return (StackedSeparable if twice else ActSeparable)(
+            at.in_channels,
+            at.filters,
+            kernel_size=kernel_size,
+            stride=at.stride,
+            dilation=dilation,
+            padding=at.padding,
+            norm=at.norm,
+            act=at.act,
         )
-    if kind == "identity":
-        changes = stride > 1 or in_channels != filters
-        return ActConvNorm(in_channels, filters, stride=stride, norm=norm, act=act) if changes else Identity(filters)
-    pool = _build_pool(kind, in_channels, int(size[0]), stride, padding)
-    if in_channels == filters:
-        return pool
-    return nn.Sequential(pool, ActConvNorm(in_channels, filters, norm=norm, act="identity"))
+
+    return build
 
 
-@block("act_conv_norm")
-class ActConvNorm(nn.Module):
-    """Activation, then 1 x 1 convolution, then norm."""
+def _narrow(*kernel_sizes: tuple[int, int], eighths: int = 2, dilation: int = 1) -> Operation:
+    """Convolutions between 1 x 1 ones to `eighths` eighths of the filters and back, as in the code of AmoebaNet.
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        stride: int = 1,
-        norm: BlockSpec | None = BATCH_NORM,
-        act: str | BlockSpec = "relu",
-    ):
-        super().__init__()
-        self.act = _build_act(act, in_channels)
-        self.conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=norm is None)
-        self.norm = build_norm(norm, out_channels)
-        self.out_channels = out_channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C', H / stride, W / stride), rounded up."""
-        return self.norm(self.conv(self.act(x)))
-
-
-@block("factorized_reduction")
-class FactorizedReduction(nn.Module):
-    """One activation, then two strided 1 x 1 convolutions to half the channels each, then norm.
-
-    The second convolution reads one pixel below and right of the first one, zeros behind the border: with stride 2 the
-    two miss no row and no column (Zoph et al. 2018, in their code).
+    Each has an activation in front and a norm behind. Where no channel would be left, there are no 1 x 1 ones.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        stride: int = 2,
-        norm: BlockSpec | None = BATCH_NORM,
-        act: str | BlockSpec = "relu",
-    ):
+    def build(at: Place) -> nn.Module:
+        width = eighths * at.filters // 8
+        layers = [ActConvNorm(at.in_channels, width, norm=at.norm, act=at.act)] if width else []
+        channels = width or at.in_channels
+        for kernel_size in kernel_sizes:
+            height, breadth = (at.stride if k > 1 else 1 for k in kernel_size)
+            layers.append(
+                ActConvNorm(
+                    channels,
+                    width or at.filters,
+                    kernel_size=kernel_size,
+                    stride=(height, breadth),
+                    dilation=dilation,
+                    padding=at.padding,
+                    norm=at.norm,
+                    act=at.act,
+                )
+            )
+            channels = width or at.filters
+        if width:
+            layers.append(ActConvNorm(width, at.filters, norm=at.norm, act=at.act))
+        for layer in layers[1:]:
+            layer.act = build_act(at.act, layer.conv.in_channels)  # in place: nobody else reads the map in front
+        return nn.Sequential(*layers)
+
+    return build
+
+
+class Zero(nn.Module):
+    """Zeros, of which no gradient comes."""
+
+    def __init__(self, filters: int, stride: int):
         super().__init__()
-        self.act = _build_act(act, in_channels)
-        self.straight = nn.Conv2d(in_channels, out_channels // 2, 1, stride, bias=norm is None)
-        self.shifted = nn.Conv2d(in_channels, out_channels - out_channels // 2, 1, stride, bias=norm is None)
-        self.norm = build_norm(norm, out_channels)
-        self.out_channels = out_channels
+        self.filters, self.stride = filters, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C', H / stride, W / stride), rounded up."""
-        x = self.act(x)
-        return self.norm(torch.cat([self.straight(x), self.shifted(F.pad(x, (-1, 1, -1, 1)))], 1))
+        """(N, C, H, W) -> (N, filters, H / stride, W / stride), rounded up."""
+        height, width = (-(-x.shape[side] // self.stride) for side in (-2, -1))
+        return x.new_zeros((x.shape[0], self.filters, height, width))
 
 
-@block("stacked_separable")
-class StackedSeparable(nn.Module):
-    """Twice: activation, depthwise k x k and pointwise 1 x 1 convolution, norm; the stride in the first one."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        kernel_size: int = 3,
-        stride: int = 1,
-        padding: Padding = "symmetric",
-        norm: BlockSpec | None = BATCH_NORM,
-        act: str | BlockSpec = "relu",
-    ):
-        super().__init__()
-        self.first = _Separable(in_channels, out_channels, kernel_size, stride, padding, norm, act)
-        self.second = _Separable(out_channels, out_channels, kernel_size, 1, padding, norm, act)
-        self.out_channels = out_channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C', H / stride, W / stride), rounded up."""
-        return self.second(self.first(x))
-
-
-class _Separable(nn.Module):
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int,
-        padding: Padding,
-        norm: BlockSpec | None,
-        act: str | BlockSpec,
-    ):
-        super().__init__()
-        padded = stride > 1 and padding != "symmetric"
-        inner, bias = 0 if padded else kernel_size // 2, norm is None
-        self.act = _build_act(act, in_channels)
-        self.pad = SamePad(kernel_size, stride) if padded else nn.Identity()
-        self.depthwise = nn.Conv2d(in_channels, in_channels, kernel_size, stride, inner, groups=in_channels, bias=bias)
-        self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
-        self.norm = build_norm(norm, out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.pointwise(self.depthwise(self.pad(self.act(x)))))
-
-
-def _build_pool(kind: str, channels: int, kernel_size: int, stride: int, padding: Padding) -> nn.Module:
-    if stride > 1 and padding == "same_counted" and kind == "avg":
-        return nn.Sequential(SamePad(kernel_size, stride), nn.AvgPool2d(kernel_size, stride))
-    if stride > 1 and padding != "symmetric":
-        return SamePool(kind, kernel_size, stride)
-    return (MaxPool if kind == "max" else AvgPool)(channels, kernel_size=kernel_size, stride=stride)
-
-
-def _build_act(act: str | BlockSpec, channels: int) -> nn.Module:
-    # Out of place, unlike one given by name elsewhere: several operations read one state of a cell.
-    module: nn.Module = act.build(channels) if isinstance(act, BlockSpec) else registered(act).constructor(channels)
-    return module
+OPERATIONS: dict[str, Operation] = {
+    "identity": _identity,  # where it strides or the channels change: activation, 1 x 1 convolution, norm
+    "skip": _skip,  # DARTS: where it strides, a factorised reduction
+    "none": _none,  # DARTS: no connection
+    "avg_2x2": _pool("avg", 2),
+    "avg_3x3": _pool("avg", 3),
+    "max_2x2": _pool("max", 2),
+    "max_3x3": _pool("max", 3),
+    "max_5x5": _pool("max", 5),
+    "max_7x7": _pool("max", 7),
+    "conv_1x1": _conv,
+    "conv_3x3": _narrow((3, 3)),
+    "conv_1x3_3x1": _narrow((1, 3), (3, 1), eighths=3),
+    "conv_1x7_7x1": _narrow((1, 7), (7, 1)),
+    "conv_dil_3x3": _narrow((3, 3), dilation=2),
+    "sep_3x3": _separable(3),
+    "sep_5x5": _separable(5),
+    "sep_7x7": _separable(7),
+    "sep_dil_3x3": _separable(3, dilation=2),
+    "sep_dil_5x5": _separable(5, dilation=2),
+    "dil_3x3": _separable(3, twice=False, dilation=2),  # DARTS: once, where its other separable ones are twice
+    "dil_5x5": _separable(5, twice=False, dilation=2),
+}
