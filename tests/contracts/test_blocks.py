@@ -6,7 +6,7 @@ import pytest
 
 import convsmith as cs
 from convsmith.arch import BlockSpec, block_names, registered
-from convsmith.nn import BatchNorm, ConvNormAct, Identity
+from convsmith.nn import BatchNorm, Branches, ConvNormAct, Identity, MaxPool
 from convsmith.testing import BlockContract
 
 # Arguments for blocks whose required ones are more than a width, and further calls worth the contract.
@@ -83,12 +83,33 @@ EXAMPLES: dict[str, list[dict]] = {
     "gradually_updated": [{"segments": 4}, {"segments": 2, "shortcut": True, "memory_efficient": True}],
     "transition": [{}, {"stride": 1, "out_channels": 5}],
     "inception": [{"conv1x1": 4, "conv3x3": (6, 8), "conv5x5": (2, 4), "pool_proj": 4}],
+    "branches": [
+        {"branches": (cs.spec(ConvNormAct, 8), (cs.spec(ConvNormAct, 4, kernel_size=1), cs.spec(ConvNormAct, 8)))},
+        {
+            "branches": (cs.spec(MaxPool, stride=1), cs.spec(Branches, branches=(cs.spec(ConvNormAct, 4, padding=1),))),
+            "stride": 2,
+            "dilation": 2,
+        },
+    ],
+    "scaled_residual": [
+        {"paths": (cs.spec(ConvNormAct, 16, kernel_size=1, norm=None, act="identity"),), "scale": 0.1},
+        {"paths": ((cs.spec(ConvNormAct, 4), cs.spec(ConvNormAct, 16)), cs.spec(ConvNormAct, 16)), "act": "swish"},
+    ],
+    "poly_residual": [
+        {"branches": (cs.spec(ConvNormAct, 8), (cs.spec(ConvNormAct, 4), cs.spec(ConvNormAct, 8, kernel_size=(1, 7))))},
+        {"branches": (cs.spec(ConvNormAct, 4, norm=None),), "order": 2, "norm": None, "act": "swish"},
+    ],
     "aux_classifier": [{"dropout": 0.0}, {"dropout": 0.0, "windows": "equal", "norm": None}],
     "factorized_reduction": [{}, {"stride": 1}],
+    "act_conv_norm": [{}, {"kernel_size": (1, 7), "stride": (1, 2), "padding": "same"}],
+    "act_separable": [{}, {"kernel_size": 5, "stride": 2, "dilation": 2, "padding": "same"}],
+    "cell_stem": [{"hand_on": 6}],
+    "cell_aux_classifier": [{"grid": 4}, {"grid": 3, "hidden_norm": False}],
     "stacked_separable": [{}, {"kernel_size": 5, "stride": 2, "padding": "same"}],
     "nas_cell": [
         {"filters": 8, "operations": (("sep_3x3", 0, "identity", 1), ("max_3x3", 2, "avg_3x3", 0))},
         {"filters": 8, "operations": (("sep_5x5", 1, "avg_3x3", 0),), "concat": (0, 1, 2), "stride": 2},
+        {"filters": 8, "operations": (("conv_1x7_7x1", 1, "dil_5x5", 0), ("none", 0, "skip", 2)), "concat": (2, 3)},
     ],
 }
 # Blocks that carry several maps: the channels in front of them.

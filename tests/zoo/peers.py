@@ -68,11 +68,24 @@ def _densenet(name: str) -> nn.Module:
     return torchvision.models.DenseNet(growth_rate=32, block_config=(6, 12, 64, 48), num_init_features=64)
 
 
-@builder("googlenet")
-def _googlenet(name: str) -> nn.Module:
+@builder("googlenet", "inception_v3")
+def _inception(name: str) -> nn.Module:
     import torchvision
 
-    return torchvision.models.googlenet(aux_logits=False, init_weights=False, transform_input=False)
+    return torchvision.models.get_model(name, aux_logits=False, init_weights=False, transform_input=False)
+
+
+@builder("darts_v1")
+def _darts(name: str) -> nn.Module:
+    # The library builds V2 alone, and has no mean among its operations.
+    from pytorchcv.models import darts as library
+
+    from convsmith.zoo.darts import V1_NORMAL, V1_REDUCTION
+
+    library.GENOTYPE_OPS["avg_pool_3x3"] = lambda channels, stride: nn.AvgPool2d(3, stride, 1, count_include_pad=False)
+    widths = [[192] * 4, [384] * 5, [768] * 5]
+    normal, reduction = ([edge for edges in cell for edge in edges] for cell in (V1_NORMAL, V1_REDUCTION))
+    return library.DARTS(widths, stem_blocks_channels=48, normal_genotype=normal, reduce_genotype=reduction)
 
 
 def has_peer(variant: Variant) -> bool:

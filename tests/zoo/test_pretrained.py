@@ -92,6 +92,21 @@ def test_a_library_that_scales_its_inputs_itself_and_has_auxiliary_heads(no_netw
     assert_equal_outputs(outputs(network, x), outputs(peer, x))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("aux_heads", [False, True])
+def test_a_library_whose_weights_always_have_an_auxiliary_head(no_network, aux_heads):
+    import torchvision
+
+    peer = torchvision.models.inception_v3(aux_logits=True, init_weights=False).double().eval()
+    randomise(peer, images(96))
+    in_torchvisions_cache(no_network, "inception_v3_google-0cc3c7bd.pth", peer.float())
+    network = cs.create_model("inception_v3", weights="torchvision", aux_heads=aux_heads)
+    x = images(96)
+    assert_equal_outputs(outputs(network, x), outputs(peer, x))
+    if aux_heads:
+        assert torch.equal(network.aux[0].linear.weight, peer.AuxLogits.fc.weight)
+
+
 def test_timms_weights_by_their_name(no_network, monkeypatch):
     import timm
 

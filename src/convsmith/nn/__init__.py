@@ -3,8 +3,10 @@
 from convsmith.nn.act import ELU, HardSwish, Identity, ReLU, ReLU6, Sigmoid, Swish, Tanh
 from convsmith.nn.attention import SqueezeExcite
 from convsmith.nn.batch_renorm import BatchRenorm
+from convsmith.nn.branches import Branches, ScaledResidual
 from convsmith.nn.cell import NasCell
-from convsmith.nn.cell_operation import ActConvNorm, FactorizedReduction, StackedSeparable
+from convsmith.nn.cell_ends import CellAuxClassifier, CellStem
+from convsmith.nn.cell_parts import ActConvNorm, ActSeparable, FactorizedReduction, StackedSeparable
 from convsmith.nn.channel_graph import channel_dependency_graph, has_full_channel_receptive_field
 from convsmith.nn.channels import round_channels
 from convsmith.nn.classifier import Classifier
@@ -24,12 +26,14 @@ from convsmith.nn.gradient_norm import BlockNormalizedGradient, GradNorm, gradie
 from convsmith.nn.gradually_updated import GraduallyUpdated
 from convsmith.nn.group_norm import GroupNorm, LayerNorm
 from convsmith.nn.inception import AuxClassifier, Inception, LocalResponseNorm
+from convsmith.nn.inception_heads import ConvAuxClassifier, EmbeddingClassifier
 from convsmith.nn.interleaved import InterlacedGroupConv, InterleavedGroupConv
 from convsmith.nn.inverted_residual import InvertedResidual
 from convsmith.nn.irregular import IrregularConv2d
 from convsmith.nn.learned_group import CondensedConv2d, LearnedGroupConv2d, condense_network, group_lasso
 from convsmith.nn.moved_bins import deformable_roi_pool
 from convsmith.nn.norm import BATCH_NORM, BatchNorm, MeanOnlyBatchNorm
+from convsmith.nn.poly_residual import PolyResidual
 from convsmith.nn.pool import AvgPool, MaxPool
 from convsmith.nn.precise_batch_norm import precise_batch_norm
 from convsmith.nn.residual import BasicBlock, Bottleneck
@@ -48,6 +52,7 @@ __all__ = [
     "ELU",
     "UNARY",
     "ActConvNorm",
+    "ActSeparable",
     "AsymmetricConv2d",
     "AuxClassifier",
     "AvgPool",
@@ -58,12 +63,16 @@ __all__ = [
     "Bottleneck",
     "BottleneckConv2d",
     "BoundaryRefinement",
+    "Branches",
+    "CellAuxClassifier",
+    "CellStem",
     "ChannelShuffle",
     "Classifier",
     "CondenseClassifier",
     "CondenseLayer",
     "CondensedConv2d",
     "ContextEncoding",
+    "ConvAuxClassifier",
     "ConvNormAct",
     "CrossDeviceBatchNorm",
     "Deconvolution",
@@ -73,6 +82,7 @@ __all__ = [
     "DenseBlock",
     "DepthwiseSeparable",
     "DropPath",
+    "EmbeddingClassifier",
     "Encoding",
     "ExpressionActivation",
     "FactorizedReduction",
@@ -98,11 +108,13 @@ __all__ = [
     "Mixed",
     "NasCell",
     "NormActConv",
+    "PolyResidual",
     "ReLU",
     "ReLU6",
     "ReducedConv2d",
     "ResizeConv",
     "RootModule",
+    "ScaledResidual",
     "Sequence",
     "ShuffleUnitV1",
     "ShuffleUnitV2",

@@ -41,6 +41,8 @@ def load_pretrained(network: Network, source: str) -> None:
     library, _, model = source.partition("/")
     peer = _pretrained(name, library, model)
     state = peer.state_dict()
+    if not network.architecture.aux:  # torchvision's Inception v3 comes with its auxiliary classifier
+        state = {key: tensor for key, tensor in state.items() if not key.startswith("AuxLogits.")}
     try:
         transplant(state, network, order=order_of(name, state))
     except ValueError as error:

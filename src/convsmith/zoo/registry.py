@@ -10,7 +10,23 @@ from importlib import import_module
 from convsmith.arch import Architecture
 from convsmith.zoo.variant import About, Variant
 
-FAMILIES = ("resnet", "resnext", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "densenet", "googlenet", "nasnet")
+FAMILIES = (
+    "resnet",
+    "resnext",
+    "mobilenet_v2",
+    "shufflenet_v1",
+    "shufflenet_v2",
+    "densenet",
+    "googlenet",
+    "inception_v3",
+    "inception_v4",
+    "inception_resnet",
+    "polynet",
+    "nasnet",
+    "pnasnet",
+    "amoebanet",
+    "darts",
+)
 
 
 @cache
