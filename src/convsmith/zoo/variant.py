@@ -9,7 +9,8 @@ from typing import Any
 
 from convsmith.arch import Architecture, Reference
 
-TORCHVISION, TIMM, PYTORCHCV, PAPER, REBUILT = "torchvision", "timm", "pytorchcv", "paper", "rebuilt"
+TORCHVISION, TIMM, PYTORCHCV = "torchvision", "timm", "pytorchcv"
+PAPER, REBUILT, INTERPRETATION = "paper", "rebuilt", "interpretation"
 
 
 @dataclass(frozen=True)
