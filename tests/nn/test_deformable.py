@@ -177,6 +177,18 @@ def test_wrong_arguments_are_refused_in_one_sentence(arguments, message):
         DeformableConv2d(4, 6, **arguments)
 
 
+def test_it_runs_in_bfloat16_and_under_autocast():
+    module, x = layer(offsets=0.1, offset_groups=2).float(), maps().float()
+    expected = module(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = module(x)
+    y.float().sum().backward()
+    torch.testing.assert_close(y.float(), expected, rtol=0.05, atol=0.05)
+    y = module.bfloat16()(x.bfloat16())
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), expected, rtol=0.05, atol=0.05)
+
+
 def test_wrong_offset_channels_are_refused():
     module = layer(offset_groups=2)
     with pytest.raises(ValueError, match=r"2 \* kernel_size \*\* 2 \* offset_groups channels.* here 36, got 18"):

@@ -206,3 +206,11 @@ def test_no_boxes_give_an_empty_result_with_gradients(module, boxes):
 def test_what_does_not_fit_is_refused_in_one_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("pool", [DeformableRoIPool(8, output_size=3), DeformablePSRoIPool(8, 4, output_size=3)])
+def test_bfloat16_is_close_to_float32(pool):
+    x = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[0.0, 16.0, 16.0, 160.0, 200.0]])
+    expected = pool(x, boxes)
+    torch.testing.assert_close(pool.bfloat16()(x.bfloat16(), boxes).float(), expected, rtol=0.1, atol=0.05)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import deform_conv2d
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
 from convsmith.nn.channels import check_divisible
-from convsmith.nn.norm import build_norm
+from convsmith.nn.norm import BATCH_NORM, build_norm
+from convsmith.nn.residual import Bottleneck
 
 
 class OffsetConv2d(nn.Module):
@@ -92,11 +94,67 @@ class DeformableConv2d(nn.Module):
 
         They are (N, 2 * k * k * offset_groups, H / stride, W / stride); another number of channels raises ValueError.
         """
+        from torchvision.ops import deform_conv2d  # here, as it brings torch's compiler along, which takes seconds
+
         offsets = self.offset(x) if offsets is None else offsets
         if offsets.shape[1] != self.offset_channels:
             raise ValueError(
                 "offsets must have 2 * kernel_size ** 2 * offset_groups channels, a row and a column for each tap of "
                 f"each group, here {self.offset_channels}, got {offsets.shape[1]}"
             )
-        y = deform_conv2d(x, offsets, self.weight, self.bias, self.stride, self.padding, self.dilation)
-        return self.act(self.norm(y))
+        # torchvision's operator takes operands of one type, which is not bfloat16; on a CPU it does not autocast.
+        dtype = torch.float32 if self.weight.dtype == torch.bfloat16 else self.weight.dtype
+        bias = None if self.bias is None else self.bias.to(dtype)
+        operands = (x.to(dtype), offsets.to(dtype), self.weight.to(dtype), bias)
+        y = deform_conv2d(*operands, self.stride, self.padding, self.dilation)
+        return self.act(self.norm(y.to(x.dtype)))
+
+
+@block("deformable_bottleneck")
+class DeformableBottleneck(Bottleneck):
+    """A bottleneck whose 3 x 3 convolution is deformable, as in the last stage of the paper's ResNets (Sec. 2.3).
+
+    While the offsets are zero, as at first, it computes what `Bottleneck` does; its arguments are those, and the
+    `offset_groups` of `DeformableConv2d`, which are 4 in the paper's code. The deformable kernel stands where that of
+    `Bottleneck` does in the state dict: `conv2.weight` for `conv2.conv.weight`, then `conv2.offset`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int = 3,
+        stride: int = 1,
+        stride_in: Literal["1x1", "3x3"] = "3x3",
+        groups: int = 1,
+        offset_groups: int = 1,
+        dilation: int = 1,
+        bottleneck_ratio: float = 0.25,
+        hidden_channels: int | None = None,
+        norm: BlockSpec | None = BATCH_NORM,
+        act: str | BlockSpec = "relu",
+    ):
+        super().__init__(
+            in_channels,
+            out_channels,
+            stride=stride,
+            stride_in=stride_in,
+            groups=groups,
+            bottleneck_ratio=bottleneck_ratio,
+            hidden_channels=hidden_channels,
+            norm=norm,
+            act=act,
+        )
+        hidden = self.conv1.out_channels
+        self.conv2 = DeformableConv2d(  # type: ignore[assignment]
+            hidden,
+            hidden,
+            kernel_size=kernel_size,
+            stride=stride if stride_in == "3x3" else 1,
+            groups=groups,
+            offset_groups=offset_groups,
+            dilation=dilation,
+            norm=norm,
+            act=act,
+        )

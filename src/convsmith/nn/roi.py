@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
-from torchvision.ops import ps_roi_align, roi_align
 
 from convsmith.nn.channels import check_divisible
 from convsmith.nn.deformable import OffsetConv2d
@@ -43,9 +43,12 @@ class DeformableRoIPool(nn.Module):
 
     def forward(self, x: Tensor, boxes: Boxes) -> Tensor:
         """(N, C, H, W) and R boxes -> (R, C, k, k)."""
+        from torchvision.ops import roi_align  # here, as it brings torch's compiler along, which takes seconds
+
         boxes, k = numbered(boxes, x), self.output_size
-        unmoved = roi_align(x, boxes.to(x.dtype), k, self.spatial_scale, self.sampling_ratio, aligned=True)
-        offsets = self.offset(unmoved).view(-1, 2, k, k)
+        full = _in_full(x)  # torchvision's operator knows no bfloat16
+        unmoved = roi_align(full, boxes.to(full.dtype), k, self.spatial_scale, self.sampling_ratio, aligned=True)
+        offsets = self.offset(unmoved.to(x.dtype)).view(-1, 2, k, k)
         return deformable_roi_pool(
             x,
             boxes,
@@ -88,10 +91,12 @@ class DeformablePSRoIPool(nn.Module):
 
     def forward(self, x: Tensor, boxes: Boxes) -> Tensor:
         """(N, C, H, W) and R boxes -> (R, C', k, k); a detector takes the mean over the bins."""
-        boxes, offsets = numbered(boxes, x), self.offset(x)
+        from torchvision.ops import ps_roi_align
+
+        boxes, offsets = numbered(boxes, x), _in_full(self.offset(x))
         offsets = ps_roi_align(
             offsets, boxes.to(offsets.dtype), self.output_size, self.spatial_scale, self.sampling_ratio
-        )
+        ).to(x.dtype)
         return deformable_roi_pool(
             self.maps(x),
             boxes,
@@ -101,6 +106,11 @@ class DeformablePSRoIPool(nn.Module):
             gamma=self.gamma,
             position_sensitive=True,
         )
+
+
+def _in_full(x: Tensor) -> Tensor:
+    """The map in float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _check_positive(**values: int) -> None:
