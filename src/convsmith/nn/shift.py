@@ -1,0 +1,128 @@
+"""The shift operation: every channel moved by a displacement of its own, without parameters or multiplications.
+
+Shift: A Zero FLOP, Zero Parameter Alternative to Spatial Convolutions (Wu et al. 2018, arXiv:1711.08141, Sec. 3).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from convsmith.arch import block
+from convsmith.nn.channels import check_odd_kernel
+from convsmith.nn.shift_copy import FEW_ELEMENTS, by_copying
+from convsmith.nn.shift_forms import Moves, Run, by_padding, is_channels_last, run_differentiably
+
+# Neighbouring channels that are worth a copy of their own; oneDNN moves fewer in less time.
+FEW_CHANNELS = 16
+
+
+@block("shift")
+class Shift(nn.Module):
+    """out[c, h, w] = x[c, stride * h + dy(c), stride * w + dx(c)], zero where that is outside of the map (Eq. 3).
+
+    The k * k displacements (dy, dx) are the taps of a k x k kernel in their order, times `dilation`. With
+    n = floor(C / k^2), `assignment="contiguous"` gives the first n channels the first displacement, the next n the
+    second one, and so on (Sec. 3.1); `"interleaved"` gives channel c the displacement c mod k^2, as the authors' CUDA
+    code does. The C - n k^2 channels that remain at the end stay in place. Every other assignment is one of these up
+    to the order of the channels of the convolutions around it. The paper has no strided shift: here it is the shift
+    read at every `stride`-th position.
+
+    A shift is the depthwise convolution with the one-hot kernels `taps`, and is computed so in one case: of
+    channels-last maps in float32 or bfloat16 on the CPU, where no copy of a few channels at a time is as fast. An
+    infinite or undefined value then spreads over its neighbours. All else is copied.
+    """
+
+    taps: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        kernel_size: int = 3,
+        dilation: int = 1,
+        stride: int = 1,
+        assignment: Literal["contiguous", "interleaved"] = "contiguous",
+    ):
+        super().__init__()
+        check_odd_kernel(kernel_size)
+        if kernel_size**2 > in_channels:
+            raise ValueError(
+                "a shift must have a channel for each of its kernel_size**2 displacements, got "
+                f"{in_channels=} and {kernel_size=}; widen the map or take a smaller kernel"
+            )
+        if min(dilation, stride) < 1:
+            raise ValueError(f"dilation and stride of a shift must be positive, got {dilation=} and {stride=}")
+        if assignment not in ("contiguous", "interleaved"):
+            raise ValueError(f"the assignment must be 'contiguous' or 'interleaved', got {assignment!r}")
+        self.kernel_size = kernel_size
+        self.dilation = dilation
+        self.stride = stride
+        self.interleaved = assignment == "interleaved"
+        self.register_buffer("taps", _one_hot_kernels(in_channels, kernel_size, self.interleaved), persistent=False)
+        self.out_channels = in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)), in the memory format of `x`."""
+        return shift(x, self.taps, self.kernel_size, self.dilation, self.stride, self.interleaved)
+
+    def as_convolution(self) -> nn.Conv2d:
+        """The same operator as a depthwise convolution with frozen kernels."""
+        channels, padding = self.out_channels, self.kernel_size // 2 * self.dilation
+        convolution = nn.Conv2d(
+            *(channels, channels, self.kernel_size, self.stride, padding, self.dilation),
+            groups=channels,
+            bias=False,
+            device="meta",
+        )
+        convolution.weight = nn.Parameter(self.taps.clone(), requires_grad=False)
+        return convolution.train(self.training)
+
+
+def _one_hot_kernels(channels: int, kernel_size: int, interleaved: bool) -> Tensor:
+    """(C, 1, k, k), 1 at the displacement of each channel."""
+    displacements = kernel_size**2
+    group = channels // displacements
+    taps = [c % displacements if interleaved else c // group for c in range(group * displacements)]
+    taps += [displacements // 2] * (channels - len(taps))
+    kernels = torch.zeros(channels, displacements)
+    kernels[range(channels), taps] = 1
+    return kernels.view(channels, 1, kernel_size, kernel_size)
+
+
+@fx.wrap  # one node of a traced graph: it branches on the memory format
+def shift(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int, interleaved: bool) -> Tensor:
+    """Shift `x` in the form that is the fastest where it is."""
+    transformed = torch._C._are_functorch_transforms_active()
+    compiled = torch.compiler.is_compiling()
+    last = not transformed and is_channels_last(x)
+    if (last and _convolves(x, taps)) or not (compiled or type(x) in (Tensor, nn.Parameter)):
+        return F.conv2d(x, taps, None, stride, kernel_size // 2 * dilation, dilation, len(taps))
+    moves = Moves(kernel_size, dilation, stride, interleaved)
+    if compiled or transformed:
+        return by_padding(x, moves, channels_last=last)
+    run = triton_kernel() if x.is_cuda else None
+    return run_differentiably(x, run or by_copying, moves)
+
+
+def _convolves(x: Tensor, taps: Tensor) -> bool:
+    """Whether oneDNN takes these channels-last maps, gives them back in their type, and is faster than a copy."""
+    fits = x.is_cpu and x.dtype is taps.dtype and x.dtype in (torch.float32, torch.bfloat16)
+    if not fits or torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting():
+        return False
+    small = x.numel() <= FEW_ELEMENTS and len(taps) >= FEW_CHANNELS * taps[0].numel()
+    return not small or torch.is_grad_enabled()
+
+
+@cache
+def triton_kernel() -> Run | None:
+    """The shift as a Triton kernel, None where Triton is not installed."""
+    try:
+        from convsmith.nn.shift_triton import by_triton
+    except ImportError:
+        return None
+    return by_triton
