@@ -55,6 +55,35 @@ def test_the_train_loss_is_the_mean_over_the_batches():
     assert [row["train_loss"] for row in result.history] == pytest.approx([sum(seen[:3]) / 3, sum(seen[3:]) / 3])
 
 
+def condensing_network():
+    stages = [[cs.spec(cs.nn.CondenseLayer, growth_rate=8, groups=2, condensation=2)]]
+    return tiny_network(stages=stages, head=cs.spec(cs.nn.CondenseClassifier, 4))
+
+
+def test_the_group_lasso_is_a_term_of_the_loss():
+    recipe = replace(RECIPE, epochs=1, batch_size=48, warmup_epochs=0, nesterov=False, momentum=0.0, weight_decay=0.0)
+    plain, with_lasso, by_hand = condensing_network(), condensing_network(), condensing_network()
+    penalty = cs.nn.group_lasso(by_hand)
+    penalty.backward()
+    without, result = fit(plain, TASK, DATA, recipe), fit(with_lasso, TASK, DATA, replace(recipe, group_lasso=0.1))
+    difference = result.history[0]["train_loss"] - without.history[0]["train_loss"]
+    assert difference == pytest.approx(0.1 * penalty.item(), rel=1e-4)
+    # One step: the weights differ by the rate in the middle of the schedule times the penalty's gradient.
+    theirs, ours = dict(plain.named_parameters()), dict(with_lasso.named_parameters())
+    moved = 0
+    for name, parameter in by_hand.named_parameters():
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        expected = theirs[name] - result.history[0]["lr"] * 0.1 * gradient
+        torch.testing.assert_close(ours[name], expected, rtol=0, atol=1e-6)
+        moved += bool(gradient.abs().max() > 1e-3)
+    assert moved == 2  # the learned 1 x 1 convolution and the classifier
+
+
+def test_the_group_lasso_of_a_network_without_learned_groups_is_nothing():
+    results = [fit(tiny_network(), TASK, DATA, replace(RECIPE, epochs=2, group_lasso=x)) for x in (0.0, 1.0)]
+    assert equal(*(weights(result.network) for result in results))
+
+
 @pytest.mark.parametrize("make", [tiny_network, noisy_network])
 def test_the_same_seed_gives_the_same_weights_whatever_the_caller_drew_before(make):
     trained = []

@@ -42,6 +42,42 @@ def test_everything_decays_on_request():
     assert group["weight_decay"] == 0.1
 
 
+class Placed(nn.Module):
+    """Matrices of which one, and one of a child, shall not decay."""
+
+    def __init__(self):
+        super().__init__()
+        self.places, self.weight = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
+        self.child = nn.Linear(2, 2)
+
+    def no_weight_decay(self):
+        return {"places", "child.weight", "of_another_form"}
+
+
+@pytest.mark.parametrize("decay_norm_and_bias", [False, True])
+def test_what_a_module_names_does_not_decay(decay_norm_and_bias):
+    network = nn.Sequential(Placed(), nn.Linear(2, 2))
+    decayed, rest = parameter_groups(network, weight_decay=0.1, decay_norm_and_bias=decay_norm_and_bias)
+    biases = {"0.child.bias", "1.bias"}
+    assert names_of(network, rest["params"]) == {"0.places", "0.child.weight"} | (
+        set() if decay_norm_and_bias else biases
+    )
+    assert names_of(network, decayed["params"]) == {"0.weight", "1.weight"} | (biases if decay_norm_and_bias else set())
+
+
+@pytest.mark.parametrize("share", ["layer", "filter", "channel"])
+def test_positions_of_an_irregular_convolution_stay_where_no_gradient_moves_them(share):
+    layer = cs.nn.IrregularConv2d(2, 4, share=share)
+    before = layer.positions.detach().clone()
+    optimizer = make_optimizer(layer, Recipe(lr=0.1, weight_decay=0.5, nesterov=False))
+    for parameter in layer.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    weight = layer.weight.detach().clone()
+    optimizer.step()
+    assert torch.equal(layer.positions, before)
+    torch.testing.assert_close(layer.weight, 0.95 * weight)
+
+
 def test_frozen_parameters_are_left_out():
     network = small()
     network.stem.requires_grad_(False)

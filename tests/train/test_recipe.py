@@ -16,6 +16,14 @@ def test_a_missing_key_takes_its_default():
     assert Recipe.from_json('{"format": "convsmith/recipe/1", "epochs": 3}') == Recipe(epochs=3)
 
 
+def test_a_recipe_from_before_the_group_lasso_is_the_same_recipe():
+    document = json.loads(Recipe(epochs=3).to_json())
+    assert document.pop("group_lasso") == 0.0
+    assert Recipe.from_json(json.dumps(document)) == Recipe(epochs=3)
+    assert Recipe(epochs=3).recorded() | {"format": "convsmith/recipe/1"} == document
+    assert Recipe(group_lasso=1e-5).recorded() == dataclasses.asdict(Recipe(group_lasso=1e-5))
+
+
 def test_integers_become_numbers():
     assert Recipe(lr=1, weight_decay=0, warmup_epochs=2) == Recipe(lr=1.0, weight_decay=0.0, warmup_epochs=2.0)
     assert type(Recipe(lr=1).lr) is float
@@ -41,6 +49,9 @@ def test_a_recipe_is_frozen():
         ("momentum", 1.0, "below 1, got 1.0"),
         ("weight_decay", -1e-4, "not negative, got -0.0001"),
         ("weight_decay", float("inf"), "got inf"),
+        ("group_lasso", -1e-5, "not negative, got -1e-05"),
+        ("group_lasso", float("inf"), "got inf"),
+        ("group_lasso", True, "got True"),
         ("warmup_epochs", 30.0, "below epochs=30, got 30.0"),
         ("warmup_epochs", -1.0, "got -1.0"),
         ("augment", 1, "True or False, got 1"),

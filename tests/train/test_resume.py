@@ -62,6 +62,29 @@ def test_a_resumed_training_ends_as_the_uninterrupted_one(make, after, tmp_path)
     assert equal(stored, weights(whole.network))
 
 
+def condensing_network(seed=0):
+    stage = [cs.spec(cs.nn.CondenseLayer, growth_rate=8, groups=2, condensation=4)]
+    return tiny_network(seed, stages=[stage], head=cs.spec(cs.nn.CondenseClassifier, 4))
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_training_with_a_group_lasso_resumes_exactly(after, tmp_path):
+    recipe = replace(RECIPE, group_lasso=1e-3)
+    whole = fit(condensing_network(), TASK, DATA, recipe)
+    interrupted(tmp_path, make=condensing_network, after=after, recipe=recipe)
+    resumed = fit(condensing_network(seed=5), TASK, DATA, recipe, run_dir=tmp_path)
+    assert equal(weights(resumed.network), weights(whole.network))
+    assert without_seconds(resumed.history) == without_seconds(whole.history)
+
+
+def test_a_run_from_before_the_group_lasso_resumes_without_one_alone(tmp_path):
+    interrupted(tmp_path)
+    assert "group_lasso" not in json.loads((tmp_path / "run.json").read_text())["settings"]["recipe"]
+    with pytest.raises(ValueError, match=r"recipe\.group_lasso = null, and this call has 0\.001"):
+        fit(tiny_network(), TASK, DATA, replace(RECIPE, group_lasso=1e-3), run_dir=tmp_path)
+    assert len(fit(tiny_network(), TASK, DATA, RECIPE, run_dir=tmp_path).history) == RECIPE.epochs
+
+
 def test_channels_last_resumes_exactly(tmp_path):
     recipe = replace(RECIPE, channels_last=True)
     whole = fit(tiny_network(), TASK, DATA, recipe)

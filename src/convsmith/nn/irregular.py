@@ -30,7 +30,7 @@ class IrregularConv2d(nn.Module):
     (in, k * k, 2) for "channel", one for each input channel. How far the paper shares them we did not find: these are
     interpretations. A set for each pair of channels is not among them, as it would be twice as many numbers as the
     weights. Positions may go anywhere. On a pixel, where the value has a kink, their derivative is the one towards the
-    next row or column, as in `deform_conv2d`. Their learning rate and decay are a recipe's business.
+    next row or column, as in `deform_conv2d`. They do not decay.
 
     As positions do not depend on the input, the convolution is an ordinary one with a larger, sparse kernel: each tap's
     weight spread over its four pixels. This kernel is made and used unless its further cells take longer than reading
@@ -80,6 +80,10 @@ class IrregularConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H / stride, W / stride)."""
         return self.act(self.norm(self._convolve(x)))
+
+    def no_weight_decay(self) -> set[str]:
+        """Positions: decay would draw all taps to the middle."""
+        return {"positions"}
 
     def _convolve(self, x: Tensor) -> Tensor:
         if x.is_meta:

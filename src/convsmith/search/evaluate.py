@@ -73,7 +73,7 @@ class TrainAndMeasure:
 
     def facts(self) -> dict[str, Any]:
         """What a search with this evaluation is: its data, task and recipe, but for the seed, which each trial has."""
-        data, recipe = self.load(), dataclasses.asdict(self.recipe)
+        data, recipe = self.load(), self.recipe.recorded()
         del recipe["seed"]
         return {
             "data": f"{data.name} {data.fingerprint}",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from convsmith.nn import group_lasso
 from convsmith.tasks import Task
 from convsmith.train.evaluation import evaluate
 from convsmith.train.generators import epoch_seed, seed_generators
@@ -80,6 +81,8 @@ class Epochs:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         loss = self.task.loss(self.forward(images), targets)
+        if self.recipe.group_lasso:
+            loss = loss + self.recipe.group_lasso * group_lasso(self.network)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         self.optimizer.step()

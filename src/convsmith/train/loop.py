@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -76,7 +75,7 @@ def fit(
             "architecture": describe_network(network),
             "task": describe_task(task),
             "data": {"name": data.name, "fingerprint": data.fingerprint, "input_shape": list(data.input_shape)},
-            "recipe": dataclasses.asdict(recipe),
+            "recipe": recipe.recorded(),
         }
         run = RunFolder(Path(run_dir), settings=settings, seed=recipe.seed, device=place)
         if run.finished:

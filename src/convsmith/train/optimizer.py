@@ -31,17 +31,31 @@ def parameter_groups(network: nn.Module, *, weight_decay: float, decay_norm_and_
     """Trainable parameters in two groups: those that decay, then norms and biases, that is all of one dimension.
 
     Without decay on norms and biases: Goyal et al. 2017, arXiv:1706.02677, Sec. 5.1; on biases too: Jia et al.
-    2018, arXiv:1807.11205. Empty groups are left out.
+    2018, arXiv:1807.11205. What a module names in a method `no_weight_decay() -> set[str]`, as timm's networks do, is
+    in the second group always; a name that the module has no parameter of means nothing. Empty groups are left out.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not parameters:
         raise ValueError(
             f"a network needs trainable parameters, {type(network).__name__} has none; set requires_grad on some"
         )
-    decayed = [parameter for parameter in parameters if decay_norm_and_bias or parameter.ndim > 1]
-    rest = [parameter for parameter in parameters if not (decay_norm_and_bias or parameter.ndim > 1)]
+    exempt = _exempt(network)
+    decayed: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for parameter in parameters:
+        decays = parameter not in exempt and (decay_norm_and_bias or parameter.ndim > 1)
+        (decayed if decays else rest).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def _exempt(network: nn.Module) -> set[nn.Parameter]:
+    owners: list[Any] = [module for module in network.modules() if hasattr(module, "no_weight_decay")]
+    exempt: set[nn.Parameter] = set()
+    for owner in owners:
+        names = owner.no_weight_decay()
+        exempt.update(parameter for name, parameter in owner.named_parameters() if name in names)
+    return exempt
 
 
 def _sgd(groups: Groups, recipe: Recipe) -> Optimizer:
