@@ -37,6 +37,10 @@ EXAMPLES: dict[str, list[dict]] = {
         {"out_channels": 32, "stride": 2, "groups": 2, "stride_in": "1x1", "se_ratio": 0.25},
         *({"out_channels": 24, "se_ratio": 0.25, "se_position": p} for p in ("pre", "post", "identity", "3x3")),
     ],
+    "senet_bottleneck": [
+        {"out_channels": 16, "groups": 4},
+        {"out_channels": 24, "stride": 2, "shortcut_kernel_size": 1, "hidden_channels": (6, 12), "se_ratio": 0.0},
+    ],
     "squeeze_excite": [{}, {"norm": cs.spec(BatchNorm), "squeeze_channels": 8}],
     "deconvolution": [{}, {"kernel_size": 5, "upscale_factor": 3, "norm": cs.spec(BatchNorm), "act": "relu"}],
     "resize_conv": [{}, {"mode": "bilinear", "upscale_factor": 3, "norm": cs.spec(BatchNorm), "act": "relu"}],
@@ -55,12 +59,25 @@ EXAMPLES: dict[str, list[dict]] = {
         {"primary_groups": 4},
         {"primary_groups": 8, "out_channels": 24, "kernel_size": 5, "stride": 2, "norm": None},
     ],
+    "interleaved_residual": [
+        {"out_channels": 16, "primary_groups": 4},
+        {"out_channels": 24, "primary_groups": 8, "stride": 2, "norm": None, "act": "swish"},
+    ],
     "interlaced_group_conv": [{}, {"primary_groups": 4, "secondary_groups": 4, "stride": 2, "norm": None}],
+    "shift": [{}, {"stride": 2, "dilation": 2, "assignment": "interleaved"}],
+    "shift_unit": [
+        {"out_channels": 16},
+        {"out_channels": 26, "stride": 2, "dilation": 2},
+        {"out_channels": 16, "stride": 2, "hidden_channels": 9, "norm": None, "act": "swish"},
+    ],
+    "shift_residual": [{"out_channels": 16}, {"out_channels": 24, "stride": 2, "expansion": 3.0, "norm": None}],
     "shuffle_unit_v1": [
         {"out_channels": 16, "groups": 2},
         {"out_channels": 24, "groups": 2, "stride": 2, "grouped_reduce": False},
     ],
     "shuffle_unit_v2": [{"out_channels": 16}, {"out_channels": 24, "stride": 2, "split": "paper"}],
+    "shuffle_unit_v2_deep": [{"out_channels": 16}, {"out_channels": 24, "stride": 2, "se_ratio": 0.0, "dilation": 2}],
+    "shuffle_unit_v2_star": [{"out_channels": 16}, {"out_channels": 24, "stride": 2, "split": "paper"}],
     "norm_act_conv": [{"out_channels": 24}, {"out_channels": 24, "stride": 2, "groups": 4, "norm": None}],
     "dense_block": [
         {"num_layers": 2},
@@ -70,11 +87,16 @@ EXAMPLES: dict[str, list[dict]] = {
     "learned_group_conv2d": [{"out_channels": 24}, {"out_channels": 9, "groups": 3, "condensation": 2, "norm": None}],
     "condensed_conv2d": [{"out_channels": 24}, {"out_channels": 9, "groups": 3, "condensation": 2, "norm": None}],
     "condense_layer": [{"growth_rate": 8}, {"growth_rate": 4, "condensed": True, "dilation": 2}],
+    "conv_classifier": [{}, {"act": "relu"}],
     "condense_classifier": [{"condensed": False}, {"condensed": True}],
     "context_encoding": [{"num_codewords": 6}, {"num_codewords": 4, "residual": False, "norm": None, "act": "tanh"}],
     "irregular_conv2d": [{"share": s} for s in ("layer", "filter")]
     + [{"share": "channel", "groups": 2, "stride": 2, "norm": cs.spec(BatchNorm), "act": "relu"}],
     "deformable_conv2d": [{}, {"groups": 2, "offset_groups": 4, "norm": cs.spec(BatchNorm), "act": "relu"}],
+    "deformable_bottleneck": [
+        {"out_channels": 16, "hidden_channels": 8, "offset_groups": 4},
+        {"out_channels": 32, "stride": 2, "groups": 2, "dilation": 2},
+    ],
     "fractal_block": [
         {"out_channels": 8},
         {"out_channels": 8, "columns": 2, "dilation": 2, "only_column": 1},
@@ -99,6 +121,17 @@ EXAMPLES: dict[str, list[dict]] = {
         {"branches": (cs.spec(ConvNormAct, 8), (cs.spec(ConvNormAct, 4), cs.spec(ConvNormAct, 8, kernel_size=(1, 7))))},
         {"branches": (cs.spec(ConvNormAct, 4, norm=None),), "order": 2, "norm": None, "act": "swish"},
     ],
+    "xception_block": [
+        {"stride": 2},
+        {"out_channels": 16, "hidden_channels": (16, 8), "first_act": False, "norm": None, "act": "swish"},
+    ],
+    "aligned_xception_block": [
+        {"stride": 2, "dilation": 2},
+        {"out_channels": 16, "hidden_channels": (8,), "project": True, "act": "swish"},
+    ],
+    "depthwise_bottleneck": [{"stride": 2}, {"out_channels": 16, "hidden_channels": 5, "norm": None, "act": "swish"}],
+    "separable_bottleneck": [{"stride": 2}, {"out_channels": 16, "hidden_channels": 5, "norm": None, "act": "swish"}],
+    "waterfall_block": [{"stride": 2}, {"out_channels": 16, "hidden_channels": 5, "norm": None, "act": "swish"}],
     "aux_classifier": [{"dropout": 0.0}, {"dropout": 0.0, "windows": "equal", "norm": None}],
     "factorized_reduction": [{}, {"stride": 1}],
     "act_conv_norm": [{}, {"kernel_size": (1, 7), "stride": (1, 2), "padding": "same"}],

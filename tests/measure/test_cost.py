@@ -75,3 +75,11 @@ def test_the_cost_of_any_module_is_its_count():
     module(torch.zeros(1, 3, 5, 5))
     cost = cs.measure.cost(module, (1, 3, 5, 5))
     assert cost.macs == count(module, (1, 3, 5, 5)).macs == 9 * 27 * 4 + 36 * 2
+
+
+def test_a_module_in_training_mode_costs_what_it_costs_in_use():
+    # In training mode a norm of one value per channel refuses its input.
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout())
+    network[3].eval()
+    assert cs.measure.cost(network, (1, 3, 8, 8)).macs == 12
+    assert [part.training for part in network.modules()] == [True, True, True, True, False]

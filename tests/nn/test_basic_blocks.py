@@ -143,3 +143,18 @@ def test_a_mixture_is_the_softmax_weighted_sum():
     a, b = (option(x) for option in mixed.options)
     share = 1 / (1 + torch.tensor(-2.0, dtype=torch.float64).exp())
     torch.testing.assert_close(mixed(x), share * a + (1 - share) * b)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: cs.nn.Swish(16, beta="per_channel"),
+        lambda: cs.nn.SubPixelConv(8, 8, init="ICNR"),
+        lambda: cs.nn.Deconvolution(8, 8, init="Bilinear"),
+        lambda: cs.nn.Upsample(8, mode="cubic"),
+        lambda: cs.nn.AsymmetricConv2d(8, 8, first="1x3"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_those_that_there_are(build):
+    with pytest.raises(ValueError, match=r"(beta|init|mode|first) must be one of '.*', got '"):
+        build()

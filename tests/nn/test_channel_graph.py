@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from convsmith.nn import (
     ChannelShuffle,
     ConvNormAct,
+    FactorizedReduction,
     InterlacedGroupConv,
     InterleavedGroupConv,
     ShuffleUnitV1,
@@ -96,6 +97,17 @@ class Wired(nn.Module):
         return torch.cat((z[:, 1:3], y[:, :3] * means, self.a(b)), 1)
 
 
+class Cropped(nn.Module):
+    """Reads the pixels apart that lie on even and on odd places."""
+
+    def __init__(self):
+        super().__init__()
+        self.even, self.odd = nn.Conv2d(4, 4, 1, stride=2, groups=2), nn.Conv2d(4, 4, 1, stride=2, groups=4)
+
+    def forward(self, x):
+        return torch.cat((self.even(x), self.odd(x[..., 1:, 1:]), self.odd(x[:, :, :-1, 1:])[:, 1:3]), 1)
+
+
 MODULES = {
     "interleaved": (InterleavedGroupConv(12, primary_groups=3, act="swish"), 12),
     "interlaced": (InterlacedGroupConv(16, 24, primary_groups=4, stride=2, act="swish"), 16),
@@ -118,6 +130,8 @@ MODULES = {
     "transposed": (nn.Sequential(nn.ConvTranspose2d(8, 12, 2, stride=2, groups=4), nn.Conv2d(12, 12, 1, groups=3)), 8),
     "sub_pixel": (nn.Sequential(nn.Conv2d(4, 16, 1, groups=4), nn.PixelShuffle(2), nn.Conv2d(4, 4, 2, groups=4)), 4),
     "wired": (Wired(), 12),
+    "shifted_by_padding": (FactorizedReduction(6, 8), 6),
+    "cropped": (Cropped(), 4),
 }
 
 

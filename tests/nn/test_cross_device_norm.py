@@ -94,6 +94,16 @@ def penalty_on_a_rank(rank, sizes):
     return penalty(randomised(CrossDeviceBatchNorm(4).double()), share(drawn(sum(sizes), 4, 3, 5), sizes, rank))
 
 
+def half(norm, x):
+    y = norm.bfloat16()(x.bfloat16().requires_grad_())
+    y.float().pow(2).sum().backward()
+    return {"y": y.detach().float(), "dweight": norm.weight.grad.float()}
+
+
+def half_on_a_rank(rank, sizes):
+    return half(randomised(CrossDeviceBatchNorm(4)), share(drawn(sum(sizes), 4, 3, 5), sizes, rank))
+
+
 def message_on_a_rank(rank, images, **arguments):
     try:
         CrossDeviceBatchNorm(4, **arguments)(torch.randn(images[rank], 4, 1, 1))
@@ -123,6 +133,7 @@ def work(rank, folder):
         if world == 2:
             found["precise"] = precise_on_a_rank(rank, (3, 1))
             found["penalty"] = penalty_on_a_rank(rank, (3, 1))
+            found["half"] = half_on_a_rank(rank, (3, 1))
         dist.destroy_process_group()
     torch.save(found, f"{folder}/{rank}.pt")
 
@@ -197,6 +208,13 @@ def test_a_second_derivative(ranks):
     torch.testing.assert_close(torch.cat([result["dx"] for result in found]), expected["dx"])
     for name in ("dweight", "dbias"):
         torch.testing.assert_close(sum(result[name] for result in found), expected[name])
+
+
+def test_a_layer_in_half_precision(ranks):
+    expected = half(randomised(BatchNorm(4)), drawn(4, 4, 3, 5))
+    found = [result["half"] for result in ranks[:2]]
+    torch.testing.assert_close(torch.cat([result["y"] for result in found]), expected["y"], rtol=0.02, atol=0.02)
+    torch.testing.assert_close(sum(r["dweight"] for r in found), expected["dweight"], rtol=0.02, atol=0.02)
 
 
 def test_precise_statistics_are_pooled_over_ranks(ranks):

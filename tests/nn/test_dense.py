@@ -245,6 +245,7 @@ def test_blocks_train_all_parameters_leave_their_input_alone_and_round_trip(spec
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: DenseBlock(8, num_layers=1, kernel_size=2), "kernel_size must be odd here, got kernel_size=2; take 3"),
         (lambda: DenseBlock(8, num_layers=0), "num_layers must be positive, got 0"),
         (lambda: DenseBlock(8, num_layers=3, growth_rate=(4, 4)), "one for each of num_layers=3 layers, got 2"),
         (lambda: DenseBlock(8, num_layers=1, hidden_channels=(4, 4)), "hidden_channels must be one number or one for"),

@@ -244,6 +244,7 @@ def test_a_column_of_a_network_is_a_network():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: FractalBlock(4, 4, kernel_size=2), "kernel_size must be odd here, got kernel_size=2; take 3"),
         (lambda: FractalBlock(4, 4, columns=0), "at least one column, got columns=0"),
         (lambda: FractalBlock(4, 4, only_column=4), r"one of the columns 1 \(the shallowest\) to 3, got 4"),
         (lambda: FractalBlock(4, 4, only_column=0), "to 3, got 0"),

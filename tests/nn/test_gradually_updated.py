@@ -140,6 +140,10 @@ def test_counts_of_the_published_networks():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (
+            lambda: GraduallyUpdated(8, segments=4, kernel_size=2),
+            "kernel_size must be odd here, got kernel_size=2; take",
+        ),
         (lambda: GraduallyUpdated(10, segments=4), "in_channels must be divisible by segments, got in_channels=10"),
         (lambda: GraduallyUpdated(10, segments=0), "divisible by segments"),
         (

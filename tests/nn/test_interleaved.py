@@ -153,11 +153,13 @@ def test_clcnet_a_rebuilt_from_the_block_has_its_published_size():
         ),
         (lambda: InterleavedGroupConv(12, primary_groups=4, out_channels=18), "got out_channels=18 and primary_groups"),
         (lambda: InterleavedGroupConv(12, primary_groups=0), "got in_channels=12 and primary_groups=0"),
+        (lambda: InterleavedGroupConv(12, primary_groups=4, kernel_size=2), "kernel_size must be odd here, got"),
+        (lambda: InterlacedGroupConv(12, 12, kernel_size=4), "kernel_size must be odd here, got kernel_size=4; take 5"),
         (lambda: InterlacedGroupConv(15, 16), "in_channels must be divisible by secondary_groups, got in_channels=15"),
         (lambda: InterlacedGroupConv(16, 15), "out_channels must be divisible by secondary_groups, got out_channels="),
         (lambda: InterlacedGroupConv(16, 16, primary_groups=5), "divisible by primary_groups, got in_channels=16"),
     ],
 )
-def test_channels_that_groups_do_not_divide_are_refused(make, message):
+def test_wrong_groups_and_kernels_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -138,3 +138,10 @@ def test_what_cannot_be_recomputed():
         precise_batch_norm(nn.Sequential(GroupNorm(4, groups=2)), batches())
     with pytest.raises(ValueError, match="at least one batch that meets a batch norm, got none"):
         precise_batch_norm(BatchNorm(3), [])
+
+
+def test_a_norm_of_means_alone_takes_part():
+    network = nn.Sequential(cs.nn.ConvNormAct(3, 4, norm=cs.spec(cs.nn.MeanOnlyBatchNorm))).double()
+    x = torch.randn(6, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert precise_batch_norm(network, [x[:2], x[2:]]) == ["0.norm"]
+    torch.testing.assert_close(network[0].norm.running_mean, network[0].conv(x).mean((0, 2, 3)))

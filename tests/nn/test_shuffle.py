@@ -153,7 +153,10 @@ def test_dilation_keeps_what_a_stride_would_have_given(unit):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ChannelShuffle(10, groups=3), "in_channels must be divisible by groups, got in_channels=10 and"),
+        (
+            lambda: ChannelShuffle(10, groups=3),
+            "in_channels must be divisible by groups, got in_channels=10 and groups=3; take groups=2",
+        ),
         (lambda: ShuffleUnitV1(20, 20, groups=3), "hidden_channels must be divisible by groups, got hidden_channels=5"),
         (lambda: ShuffleUnitV1(20, 48, groups=3), "out_channels must exceed in_channels by a multiple of groups"),
         (lambda: ShuffleUnitV1(24, 24, groups=3, stride=2), r"got in_channels=24, out_channels=24 and groups=3"),

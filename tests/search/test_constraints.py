@@ -56,3 +56,33 @@ def test_latency_leaves_the_generator_alone():
     before = torch.get_rng_state()
     assert latency_constraint(1.0, (1, 1, 8, 8)).measure(NETWORK) > 0
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_search_can_ask_that_every_output_channel_sees_every_input_channel():
+    # Two grouped 1 x 1 convolutions with a shuffle between mix all channels exactly if g1 * g2 <= C.
+    space = cs.Architecture(
+        stem=[cs.spec(cs.nn.ConvNormAct, 16)],
+        stages=[
+            [
+                cs.spec(cs.nn.ConvNormAct, 16, kernel_size=1, groups=cs.choice(2, 4, 8, name="first")),
+                cs.spec(cs.nn.ChannelShuffle, groups=cs.choice(2, 4, 8, name="first")),
+                cs.spec(cs.nn.ConvNormAct, 16, kernel_size=1, groups=cs.choice(2, 4, 8, name="second")),
+            ]
+        ],
+    )
+
+    def full(architecture):
+        return float(cs.nn.has_full_channel_receptive_field(list(cs.network.build(architecture).stages[0])))
+
+    found = cs.search.search(
+        space,
+        cs.search.strategies.Random(),
+        lambda architecture, *, seed, report: {"score": float(architecture.stages[0][0].get("groups"))},
+        trials=8,
+        objective="score",
+        constraints=[Constraint("full_receptive_field", minimum=1, measure=full)],
+    )
+    groups = [(a.get("groups"), b.get("groups")) for t in found for a, _, b in [space.resolve(t.decisions).stages[0]]]
+    kept = [trial.state == "complete" for trial in found]
+    assert kept == [first * second <= 16 for first, second in groups]
+    assert not all(kept)

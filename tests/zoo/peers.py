@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torchvision import ops
 
 from convsmith import zoo
 from convsmith.zoo.variant import PYTORCHCV, TIMM, TORCHVISION, Variant
@@ -61,6 +62,13 @@ def _shufflenet_v2(name: str) -> nn.Module:
     return ShuffleNetV2b(channels, init_block_channels=24, final_block_channels=last)
 
 
+@builder("resnext29_8x64d_cifar")
+def _resnext_cifar(name: str) -> nn.Module:
+    from pytorchcv.models.resnext_cifar import CIFARResNeXt
+
+    return CIFARResNeXt([[256] * 3, [512] * 3, [1024] * 3], 64, 8, 64)
+
+
 @builder("densenet264")
 def _densenet(name: str) -> nn.Module:
     import torchvision
@@ -86,6 +94,76 @@ def _darts(name: str) -> nn.Module:
     widths = [[192] * 4, [384] * 5, [768] * 5]
     normal, reduction = ([edge for edges in cell for edge in edges] for cell in (V1_NORMAL, V1_REDUCTION))
     return library.DARTS(widths, stem_blocks_channels=48, normal_genotype=normal, reduce_genotype=reduction)
+
+
+@builder("shufflenet_v2_star_x1_0")
+def _shufflenet_v2_star(name: str) -> nn.Module:
+    import torchvision
+
+    peer = torchvision.models.get_model(name.replace("star_", ""), weights=None)
+    for unit in peer.modules():
+        if isinstance(unit, torchvision.models.shufflenetv2.InvertedResidual):
+            width = unit.branch2[0].in_channels
+            first = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+            unit.branch2 = nn.Sequential(first, nn.BatchNorm2d(width), *unit.branch2)
+    return peer
+
+
+class _Deformed(nn.Module):
+    """torchvision's deformable convolution behind a convolution that predicts its offsets."""
+
+    def __init__(self, stride: int):
+        super().__init__()
+        self.deformable = ops.DeformConv2d(512, 512, 3, stride, padding=1, bias=False)
+        self.offset = nn.Conv2d(512, 72, 3, stride, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.deformable(x, self.offset(x))
+
+
+@builder("resnet50_deformable", "resnet101_deformable")
+def _resnet_deformable(name: str) -> nn.Module:
+    import torchvision
+
+    peer = torchvision.models.get_model(name.partition("_")[0], weights=None)
+    for unit in peer.layer4:
+        unit.conv2 = _Deformed(unit.stride)
+    return peer
+
+
+@builder("nin_cifar")
+def _nin(name: str) -> nn.Module:
+    from pytorchcv.model_provider import get_model
+
+    peer = get_model("nin_cifar10", pretrained=False)
+    peer.output.final_pool = nn.AdaptiveAvgPool2d(1)  # the same at its own size; takes others too
+    return peer
+
+
+@builder("fractalnet_cifar")
+def _fractalnet(name: str) -> nn.Module:
+    from pytorchcv.model_provider import get_model
+
+    peer = get_model("fractalnet_cifar10", pretrained=False)
+    last = peer.features.unit5
+    last.pool = nn.Sequential(last.pool, nn.AdaptiveAvgPool2d(1))  # the same at its own size; takes others too
+    return peer
+
+
+@builder("condensenet_86_cifar", "condensenet_182_cifar")
+def _condensenet(name: str) -> nn.Module:
+    # The library's class, whose stem halves the image.
+    from pytorchcv.models.condensenet import CondenseNet
+
+    depth, growth_rate = {"condensenet_86_cifar": (14, 8), "condensenet_182_cifar": (30, 12)}[name]
+    stem = 2 * growth_rate
+    channels, width = [], stem
+    for rate in (growth_rate, 2 * growth_rate, 4 * growth_rate):
+        channels.append([width + rate * layer for layer in range(1, depth + 1)])
+        width = channels[-1][-1]
+    peer = CondenseNet(channels, init_block_channels=stem, groups=4, in_size=(32, 32), num_classes=10)
+    peer.features.init_block.conv.stride = (1, 1)
+    return peer
 
 
 def has_peer(variant: Variant) -> bool:
@@ -116,7 +194,7 @@ def build_peer(variant: Variant) -> nn.Module:
 
 
 def randomise(network: nn.Module, images: Tensor, seed: int = 0) -> None:
-    """He-scaled weights, and norm statistics taken from these images and jittered.
+    """He-scaled weights, random indices of channels, and norm statistics taken from these images and jittered.
 
     With careless random weights the outputs of two different images agree to 1e-7, and a comparison is blind.
     """
@@ -125,7 +203,11 @@ def randomise(network: nn.Module, images: Tensor, seed: int = 0) -> None:
     def uniform(like: Tensor, low: float, high: float) -> Tensor:
         return torch.empty_like(like).uniform_(low, high, generator=generator)
 
+    def choose(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        module.index.random_(inputs[0].shape[1], generator=generator)
+
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    indexed = [m for m in network.modules() if "index" in dict(m.named_buffers(recurse=False))]  # CondenseNet's
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -140,7 +222,10 @@ def randomise(network: nn.Module, images: Tensor, seed: int = 0) -> None:
         for norm in norms:
             norm.momentum = 1.0
             norm.train()
+        hooks = [module.register_forward_pre_hook(choose) for module in indexed]
         network(images)
+        for hook in hooks:
+            hook.remove()
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
             norm.eval()

@@ -163,7 +163,7 @@ def _rest(norm: _BatchNorm) -> nn.Module | None:
     rest = fx.GraphModule(norm, graph, type(norm).__name__)
     rest.graph.eliminate_dead_code()
     rest.recompile()
-    return rest
+    return nn.Identity() if {node.op for node in rest.graph.nodes} == {"placeholder", "output"} else rest
 
 
 def _normalises(node: fx.Node, source: fx.Node, norm: _BatchNorm) -> bool:

@@ -7,7 +7,8 @@ every candidate.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -67,12 +68,14 @@ class Cost:
 def cost(network: nn.Module | Architecture, input_shape: Shape = (1, 3, 224, 224)) -> Cost:
     """Params, MACs, activations and memory traffic of one forward pass over a batch of `input_shape` (N, C, H, W).
 
-    Of a module, whatever library it is from, one pass is watched on the meta device, which leaves it untouched. Of an
-    architecture the blocks are added up, in eval mode; its auxiliary heads count among the params only, as they do not
-    run in `forward`. ValueError where the input does not fit an architecture.
+    Both in eval mode: of a module, whatever library it is from and whatever mode it is in, one pass is watched on the
+    meta device, which leaves it untouched (`count` watches a pass in the module's own mode). Of an architecture the
+    blocks are added up; its auxiliary heads count among the params only, as they do not run in `forward`. ValueError
+    where the input does not fit an architecture.
     """
     if not isinstance(network, Architecture):
-        return _total((("", count(network, tuple(input_shape))),))
+        with _in_eval_mode(network):
+            return _total((("", count(network, tuple(input_shape))),))
     shapes: Shapes = (tuple(input_shape),)
     parts: list[tuple[str, Counts]] = []
     channels: dict[tuple[int, int], int] = {}
@@ -84,6 +87,19 @@ def cost(network: nn.Module | Architecture, input_shape: Shape = (1, 3, 224, 224
             channels[int(stage), int(block)] = behind[-1][1]
     aux = sum(_block_params(spec, channels[stage, block]) for stage, block, spec in network.aux)
     return _total(tuple(parts), extra_params=aux)
+
+
+@contextmanager
+def _in_eval_mode(module: nn.Module) -> Iterator[None]:
+    # By the flags alone: a module's own `train` may do more.
+    flags = {part: part.training for part in module.modules()}
+    try:
+        for part in flags:
+            part.training = False
+        yield
+    finally:
+        for part, training in flags.items():
+            part.training = training
 
 
 def _total(parts: tuple[tuple[str, Counts], ...], extra_params: int = 0) -> Cost:

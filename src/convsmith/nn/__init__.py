@@ -12,9 +12,10 @@ from convsmith.nn.channels import round_channels
 from convsmith.nn.classifier import Classifier
 from convsmith.nn.condense import CondenseClassifier, CondenseLayer
 from convsmith.nn.conv import ConvNormAct, DepthwiseSeparable
+from convsmith.nn.conv_classifier import ConvClassifier, Dropout
 from convsmith.nn.cross_device_norm import CrossDeviceBatchNorm
 from convsmith.nn.decomposed import AsymmetricConv2d, BottleneckConv2d, ReducedConv2d
-from convsmith.nn.deformable import DeformableConv2d
+from convsmith.nn.deformable import DeformableBottleneck, DeformableConv2d
 from convsmith.nn.dense import DenseBlock, NormActConv, Transition
 from convsmith.nn.drop_path import DropPath
 from convsmith.nn.encoding import ContextEncoding, Encoding
@@ -28,6 +29,7 @@ from convsmith.nn.group_norm import GroupNorm, LayerNorm
 from convsmith.nn.inception import AuxClassifier, Inception, LocalResponseNorm
 from convsmith.nn.inception_heads import ConvAuxClassifier, EmbeddingClassifier
 from convsmith.nn.interleaved import InterlacedGroupConv, InterleavedGroupConv
+from convsmith.nn.interleaved_residual import InterleavedResidual
 from convsmith.nn.inverted_residual import InvertedResidual
 from convsmith.nn.irregular import IrregularConv2d
 from convsmith.nn.learned_group import CondensedConv2d, LearnedGroupConv2d, condense_network, group_lasso
@@ -39,12 +41,18 @@ from convsmith.nn.precise_batch_norm import precise_batch_norm
 from convsmith.nn.residual import BasicBlock, Bottleneck
 from convsmith.nn.roi import DeformablePSRoIPool, DeformableRoIPool
 from convsmith.nn.root import RootModule, group_schedule
+from convsmith.nn.se_bottleneck import SENetBottleneck
+from convsmith.nn.separable_bottleneck import DepthwiseBottleneck, SeparableBottleneck, WaterfallBlock
 from convsmith.nn.sequence import Mixed, Sequence
+from convsmith.nn.shift import Shift
+from convsmith.nn.shift_units import ShiftResidual, ShiftUnit
 from convsmith.nn.shuffle import ChannelShuffle, ShuffleUnitV1, ShuffleUnitV2
+from convsmith.nn.shuffle_deep import ShuffleUnitV2Deep, ShuffleUnitV2Star
 from convsmith.nn.sub_pixel import SubPixelConv, icnr_, subpixel_to_deconvolution
 from convsmith.nn.swap_norm import swap_norm
 from convsmith.nn.upsample import Deconvolution, ResizeConv, Unpool, Upsample
 from convsmith.nn.weight_norm import WeightNorm, WeightNormConv2d, initialise_weight_norm
+from convsmith.nn.xception import AlignedXceptionBlock, XceptionBlock
 
 __all__ = [
     "BATCH_NORM",
@@ -53,6 +61,7 @@ __all__ = [
     "UNARY",
     "ActConvNorm",
     "ActSeparable",
+    "AlignedXceptionBlock",
     "AsymmetricConv2d",
     "AuxClassifier",
     "AvgPool",
@@ -73,15 +82,19 @@ __all__ = [
     "CondensedConv2d",
     "ContextEncoding",
     "ConvAuxClassifier",
+    "ConvClassifier",
     "ConvNormAct",
     "CrossDeviceBatchNorm",
     "Deconvolution",
+    "DeformableBottleneck",
     "DeformableConv2d",
     "DeformablePSRoIPool",
     "DeformableRoIPool",
     "DenseBlock",
+    "DepthwiseBottleneck",
     "DepthwiseSeparable",
     "DropPath",
+    "Dropout",
     "EmbeddingClassifier",
     "Encoding",
     "ExpressionActivation",
@@ -97,6 +110,7 @@ __all__ = [
     "Inception",
     "InterlacedGroupConv",
     "InterleavedGroupConv",
+    "InterleavedResidual",
     "InvertedResidual",
     "IrregularConv2d",
     "LargeSeparableConv2d",
@@ -114,10 +128,17 @@ __all__ = [
     "ReducedConv2d",
     "ResizeConv",
     "RootModule",
+    "SENetBottleneck",
     "ScaledResidual",
+    "SeparableBottleneck",
     "Sequence",
+    "Shift",
+    "ShiftResidual",
+    "ShiftUnit",
     "ShuffleUnitV1",
     "ShuffleUnitV2",
+    "ShuffleUnitV2Deep",
+    "ShuffleUnitV2Star",
     "Sigmoid",
     "SqueezeExcite",
     "StackedSeparable",
@@ -127,8 +148,10 @@ __all__ = [
     "Transition",
     "Unpool",
     "Upsample",
+    "WaterfallBlock",
     "WeightNorm",
     "WeightNormConv2d",
+    "XceptionBlock",
     "channel_dependency_graph",
     "condense_network",
     "deformable_roi_pool",

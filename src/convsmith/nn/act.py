@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block, registered
+from convsmith.nn.channels import check_option
 
 IN_PLACE = ("relu", "relu6")  # their backward pass needs only the output, so it may replace the input
 
@@ -127,6 +128,7 @@ class Swish(_Activation):
 
     def __init__(self, in_channels: int, *, beta: Literal["fixed", "channel", "shared"] = "fixed"):
         super().__init__(in_channels)
+        check_option("beta", beta, ("fixed", "channel", "shared"))
         if beta != "fixed":
             self.beta = nn.Parameter(torch.ones(in_channels if beta == "channel" else 1))
         self.trained = beta != "fixed"

@@ -58,8 +58,23 @@ def _pixel(x: Tensor, *rest: Any, **named: Any) -> Tensor:
 
 
 def _padded(x: Tensor, pad: Sequence[int], *rest: Any, **named: Any) -> Tensor:
-    padded = F.pad(x, pad)
+    # Cropping by negative numbers would leave nothing of one pixel, like which all others of a real map are.
+    padded = F.pad(x, [max(0, side) if i < 2 * (x.dim() - 2) else side for i, side in enumerate(pad)])
     return _pixel(padded).expand_as(padded)
+
+
+def _indexed(x: Tensor, index: Any) -> Tensor:
+    found = x[index]
+    if found.numel() or not x.numel():
+        return found
+    # A crop that leaves nothing of one pixel: like this one are all others of a real map, so nothing is cropped.
+    parts = index if isinstance(index, tuple) else (index,)
+    dots = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
+    dims = [i if i < dots else x.dim() - len(parts) + i for i in range(len(parts))]
+    kept = x[tuple(slice(None) if isinstance(p, slice) and d > 1 else p for p, d in zip(parts, dims, strict=True))]
+    if not kept.numel():
+        raise ValueError(f"indices must leave a channel to depend on something, got {index}; leave it out of the stack")
+    return kept
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Any = None, *rest: Any, groups: int = 1, **named: Any) -> Tensor:
@@ -110,7 +125,7 @@ def _constant(x: Tensor, *rest: Any, **named: Any) -> Tensor:
 
 # Names of functions of torch, torch.nn.functional and torch.Tensor, without underscores.
 _ROUTING = (  # `get` reads an attribute, such as the shape
-    "cat concat stack chunk split narrow select unbind index_select getitem view reshape flatten unflatten squeeze "
+    "cat concat stack chunk split narrow select unbind index_select view reshape flatten unflatten squeeze "
     "unsqueeze transpose permute movedim expand expand_as pixel_shuffle pixel_unshuffle roll flip contiguous clone "
     "detach to get size dim numel stride len is_contiguous is_floating_point"
 )
@@ -131,6 +146,7 @@ _RULES: Mapping[str, Callable[..., Tensor] | None] = {
     **dict.fromkeys(("mean", "sum", "amax", "amin", "std", "var"), _reduced),
     **dict.fromkeys(("zeros_like", "ones_like", "full_like"), _constant),
     "channel_shuffle": shuffled,
+    "getitem": _indexed,
     "group_norm": _group_norm,
     "layer_norm": _layer_norm,
     "linear": _linear,

@@ -1,4 +1,4 @@
-"""Arithmetic of channel counts, in integers, so that blocks build on the meta device."""
+"""Arithmetic and checks of what blocks are built with, in integers, so that they build on the meta device."""
 
 from __future__ import annotations
 
@@ -13,4 +13,19 @@ def check_divisible(**values: int) -> None:
     """Raise ValueError unless the first named value is a multiple of the second one."""
     (name, value), (by, divisor) = values.items()
     if divisor < 1 or value % divisor:
-        raise ValueError(f"{name} must be divisible by {by}, got {name}={value} and {by}={divisor}")
+        fitting = next((d for d in range(min(max(divisor, 1), value), 0, -1) if value % d == 0), 1)
+        raise ValueError(
+            f"{name} must be divisible by {by}, got {name}={value} and {by}={divisor}; take {by}={fitting}"
+        )
+
+
+def check_odd_kernel(kernel_size: int) -> None:
+    """Raise ValueError unless the kernel has a middle, so that padding on both sides alike keeps the size of a map."""
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd here, got {kernel_size=}; take {max(1, kernel_size + 1)}")
+
+
+def check_option(name: str, value: object, options: tuple[str, ...]) -> None:
+    """Raise ValueError unless the value is one of the options."""
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")

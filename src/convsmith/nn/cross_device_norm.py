@@ -108,7 +108,9 @@ class _JoinedBatchNorm(torch.autograd.Function):
         ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt(), count)
         ctx.eps, ctx.group = eps, group
         ctx.mark_non_differentiable(mean, variance, count)
-        return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps), mean, variance, count
+        # In the precision of the moments: torch takes all four in one, beside maps in half precision.
+        scale, shift = weight.to(mean.dtype), bias.to(mean.dtype)
+        return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, eps), mean, variance, count
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:

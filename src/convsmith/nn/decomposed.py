@@ -15,7 +15,7 @@ from typing import Literal
 from torch import nn
 
 from convsmith.arch import BlockSpec, block
-from convsmith.nn.channels import check_divisible
+from convsmith.nn.channels import check_divisible, check_odd_kernel, check_option
 from convsmith.nn.conv import ConvNormAct
 from convsmith.nn.norm import BATCH_NORM
 
@@ -117,6 +117,7 @@ class AsymmetricConv2d(nn.Sequential):
     ):
         super().__init__()
         check_odd_kernel(kernel_size)
+        check_option("first", first, ("1xk", "kx1"))
         hidden = hidden_channels or out_channels
         row, column = (1, kernel_size), (kernel_size, 1)
         kernels = (row, column) if first == "1xk" else (column, row)
@@ -125,9 +126,3 @@ class AsymmetricConv2d(nn.Sequential):
             hidden, out_channels, kernel_size=kernels[1], stride=stride, dilation=dilation, norm=norm, act=act
         )
         self.out_channels = out_channels
-
-
-def check_odd_kernel(kernel_size: int) -> None:
-    """Raise ValueError unless the kernel has a middle, so that padding on both sides alike keeps the size of a map."""
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd here, got {kernel_size=}; take {max(1, kernel_size + 1)}")

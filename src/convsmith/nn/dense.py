@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
-from convsmith.nn.channels import check_divisible
+from convsmith.nn.channels import check_divisible, check_odd_kernel
 from convsmith.nn.conv import same_padding
 from convsmith.nn.norm import BATCH_NORM, build_norm
 from convsmith.nn.recompute import on_concat
@@ -81,6 +81,7 @@ class DenseBlock(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_odd_kernel(kernel_size)
         if num_layers < 1:
             raise ValueError(f"num_layers must be positive, got {num_layers}; leave the dense block out instead")
         growths = _per_layer("growth_rate", growth_rate, num_layers)

@@ -105,13 +105,18 @@ def _encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
             f"an encoding of {codewords.shape[1]} channels needs maps (N, {codewords.shape[1]}, H, W), got "
             f"{tuple(x.shape)}; give it the in_channels of the map"
         )
+    if scale.shape != codewords.shape[:1]:
+        raise ValueError(
+            f"an encoding needs a scale for each codeword, got {len(codewords)} codewords and scale of shape "
+            f"{tuple(scale.shape)}; give both the same num_codewords"
+        )
     dtype = torch.promote_types(x.dtype, torch.float32)
     codewords, scale = codewords.to(dtype), scale.to(dtype)[:, None]
     center = codewords.detach().mean(0)
     maps, codewords = x.flatten(2).to(dtype) - center[:, None], codewords - center
     squares = (maps * maps).sum(1, keepdim=True)
     offsets = scale * codewords.square().sum(1, keepdim=True) + (scale - scale.detach().max()) * squares
-    factors = (-2 * scale * codewords).expand(len(x), -1, -1)
+    factors = (-2 * scale * codewords).expand(x.shape[0], -1, -1)  # len(x) would fix it in an exported program
     # Both products are written so that the gradients of the maps come out in the order that the maps have in memory.
     if maps.stride(1) == 1:  # channels last
         assignment = torch.baddbmm(offsets.mT, maps.mT, factors.mT).mT.softmax(1)

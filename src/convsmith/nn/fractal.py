@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.arch import Architecture, BlockSpec, block
+from convsmith.nn.channels import check_odd_kernel
 from convsmith.nn.conv import ConvNormAct
 from convsmith.nn.norm import BATCH_NORM
 
@@ -53,6 +54,7 @@ class FractalBlock(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_odd_kernel(kernel_size)
         if columns < 1:
             raise ValueError(
                 f"a fractal block must have at least one column, got {columns=}; 1 is a single convolution"

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
+from convsmith.nn.channels import check_odd_kernel
 from convsmith.nn.conv import ConvNormAct
-from convsmith.nn.decomposed import check_odd_kernel
 
 
 @block("global_conv2d")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.arch import BlockSpec, block
-from convsmith.nn.channels import check_divisible
+from convsmith.nn.channels import check_divisible, check_odd_kernel
 from convsmith.nn.conv import ConvNormAct
 from convsmith.nn.norm import BATCH_NORM
 from convsmith.nn.recompute import on_concat
@@ -42,6 +42,7 @@ class GraduallyUpdated(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_odd_kernel(kernel_size)
         check_divisible(in_channels=in_channels, segments=segments)
         self.width = in_channels // segments
         hidden = round(self.width * expansion) if hidden_channels is None else hidden_channels

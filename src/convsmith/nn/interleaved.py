@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from convsmith.arch import BlockSpec, block
-from convsmith.nn.channels import check_divisible
+from convsmith.nn.channels import check_divisible, check_odd_kernel
 from convsmith.nn.conv import ConvNormAct
 from convsmith.nn.norm import BATCH_NORM
 from convsmith.nn.shuffle import ChannelShuffle
@@ -46,6 +46,7 @@ class InterleavedGroupConv(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_odd_kernel(kernel_size)
         out_channels = in_channels if out_channels is None else out_channels
         check_divisible(in_channels=in_channels, primary_groups=primary_groups)
         check_divisible(out_channels=out_channels, primary_groups=primary_groups)
@@ -97,6 +98,7 @@ class InterlacedGroupConv(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_odd_kernel(kernel_size)
         check_divisible(in_channels=in_channels, secondary_groups=secondary_groups)
         primary_groups = in_channels // secondary_groups if primary_groups is None else primary_groups
         check_divisible(in_channels=in_channels, primary_groups=primary_groups)

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from convsmith.nn.batch_renorm import BatchRenorm
 from convsmith.nn.cross_device_norm import CrossDeviceBatchNorm, join_moments, process_group
-from convsmith.nn.norm import batch_moments
+from convsmith.nn.norm import MeanOnlyBatchNorm, batch_moments
 from convsmith.nn.observe import observed
 
 
@@ -98,11 +98,12 @@ class _Pool:
         if group is not None:
             mean, variance, count = join_moments(mean, variance, self.count, group)
         norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance * (count / (count - 1)))
+        if not isinstance(norm, MeanOnlyBatchNorm):
+            norm.running_var.copy_(variance * (count / (count - 1)))
 
 
 def _keeps_statistics(module: nn.Module) -> bool:
-    return isinstance(module, _BatchNorm) and module.running_mean is not None
+    return isinstance(module, _BatchNorm | MeanOnlyBatchNorm) and module.running_mean is not None
 
 
 def _group_of(norm: nn.Module, all_ranks: bool) -> dist.ProcessGroup | None:

@@ -10,9 +10,8 @@ from typing import Literal, get_args
 from torch import nn
 
 from convsmith.arch import BlockSpec, block
-from convsmith.nn.channels import check_divisible
+from convsmith.nn.channels import check_divisible, check_odd_kernel
 from convsmith.nn.conv import ConvNormAct
-from convsmith.nn.decomposed import check_odd_kernel
 from convsmith.nn.norm import BATCH_NORM
 
 Schedule = Literal["root", "tree", "column"]

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
-from convsmith.nn.channels import check_divisible
+from convsmith.nn.channels import check_divisible, check_odd_kernel
 from convsmith.nn.conv import ConvNormAct, DepthwiseSeparable
 from convsmith.nn.norm import BATCH_NORM
 from convsmith.nn.pool import AvgPool
@@ -75,6 +75,7 @@ class ShuffleUnitV1(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_odd_kernel(kernel_size)
         self.adds = stride == 1 and in_channels == out_channels
         own = out_channels if self.adds else out_channels - in_channels
         if not self.adds and (own < 1 or groups < 1 or own % groups):
@@ -134,6 +135,7 @@ class ShuffleUnitV2(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_odd_kernel(kernel_size)
         if out_channels % 2:
             raise ValueError(f"a ShuffleNet v2 unit has two halves: out_channels must be even, got {out_channels=}")
         self.splits = stride == 1 and in_channels == out_channels

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.arch import BlockSpec, block
-from convsmith.nn.upsample import check_odd, check_upscale_factor, norm_and_act
+from convsmith.nn.channels import check_odd_kernel, check_option
+from convsmith.nn.upsample import check_upscale_factor, norm_and_act
 
 
 @block("sub_pixel_conv")
@@ -37,7 +38,8 @@ class SubPixelConv(nn.Sequential):
         act: str | BlockSpec = "identity",
     ):
         check_upscale_factor(upscale_factor)
-        check_odd(kernel_size)
+        check_odd_kernel(kernel_size)
+        check_option("init", init, ("icnr", "default"))
         channels = out_channels * upscale_factor**2
         conv = nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, bias=norm is None)
         shuffle = nn.PixelShuffle(upscale_factor)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
+from convsmith.nn.channels import check_odd_kernel, check_option
 from convsmith.nn.norm import build_norm
 
 
@@ -47,8 +48,9 @@ class Deconvolution(nn.Sequential):
                 "kernel_size must be at least upscale_factor, as gaps stay between the windows otherwise, got "
                 f"{kernel_size=} and {upscale_factor=}"
             )
+        check_option("init", init, ("default", "bilinear"))
         if upscale_factor == 1:
-            check_odd(kernel_size)
+            check_odd_kernel(kernel_size)
         uneven = (kernel_size - upscale_factor) % 2
         conv = nn.ConvTranspose2d(
             in_channels,
@@ -84,7 +86,7 @@ class ResizeConv(nn.Sequential):
         norm: BlockSpec | None = None,
         act: str | BlockSpec = "identity",
     ):
-        check_odd(kernel_size)
+        check_odd_kernel(kernel_size)
         resize = Upsample(in_channels, upscale_factor=upscale_factor, mode=mode)
         conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=norm is None)
         super().__init__(OrderedDict(resize=resize, conv=conv, **norm_and_act(norm, act, out_channels)))
@@ -109,6 +111,7 @@ class Upsample(nn.Module):
     ):
         super().__init__()
         check_upscale_factor(upscale_factor)
+        check_option("mode", mode, ("nearest", "bilinear", "top_left"))
         self.upscale_factor = upscale_factor
         self.mode = mode
         self.out_channels = in_channels
@@ -161,12 +164,6 @@ def check_upscale_factor(upscale_factor: int) -> None:
     """Raise ValueError for a factor below 1."""
     if upscale_factor < 1:
         raise ValueError(f"upscale_factor must be at least 1, got {upscale_factor=}")
-
-
-def check_odd(kernel_size: int) -> None:
-    """Raise ValueError for a kernel under which a convolution changes the size of its map."""
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd, so that the convolution keeps the size, got {kernel_size=}")
 
 
 def _init_bilinear(conv: nn.ConvTranspose2d, size: int, factor: int) -> None:

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from fnmatch import fnmatchcase
 from importlib import import_module
 from importlib.util import find_spec
-from io import StringIO
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from convsmith.network import Network, transplant
 from convsmith.network.weights import Order, map_names
+from convsmith.zoo.libraries import BUILDERS, build_peer, on_meta
 from convsmith.zoo.registry import families, variants
-from convsmith.zoo.variant import PYTORCHCV, TIMM, TORCHVISION
+from convsmith.zoo.variant import TORCHVISION
 
-BUILDERS = {
-    TORCHVISION: ("torchvision.models", "get_model"),
-    TIMM: ("timm", "create_model"),
-    PYTORCHCV: ("pytorchcv.model_provider", "get_model"),
-}
 LARGEST_DIFFERENCE = 1e-3  # of float32 outputs, relative to the largest: the order of sums may differ
 
 
@@ -63,7 +56,7 @@ def export_state_dict(network: Network, *, like: str) -> dict[str, Tensor]:
     library, _, model = like.partition("/")
     name = network.architecture.name
     classes = network.architecture.head.get("num_classes") if network.architecture.head else None
-    peer = _on_meta(library, _model(name, library, model), num_classes=classes, aux=bool(network.architecture.aux))
+    peer = on_meta(library, _model(name, library, model), num_classes=classes, aux=bool(network.architecture.aux))
     own, theirs = network.state_dict(), peer.state_dict()
     try:
         ours = {b: a for a, b in map_names(own, theirs, order_of(name, theirs)).items()}
@@ -91,7 +84,7 @@ def names_of_peer(name: str, state_dict: Mapping[str, Tensor]) -> list[str] | No
     if variant is None or variant.source not in BUILDERS or find_spec(variant.source) is None:
         return None
     try:
-        peer = _on_meta(variant.source, variant.peer or name, aux=True)
+        peer = on_meta(variant.source, variant.peer or name, aux=True)
     except ValueError:  # a width or form that the library does not build by a name
         return None
     names = [key for key in peer.state_dict() if key in state_dict]
@@ -119,38 +112,13 @@ def _model(name: str, library: str, model: str) -> str:
     return own if not model or (library == TORCHVISION and model.isupper()) else model
 
 
-def _build(library: str, model: str, **arguments: Any) -> nn.Module:
-    module, function = BUILDERS[library]
-    if find_spec(library) is None:
-        raise ImportError(f"weights of {library} need that library; pip install {library}")
-    try:
-        with redirect_stdout(StringIO()):  # pytorchcv prints while it fetches
-            network: nn.Module = getattr(import_module(module), function)(model, **arguments)
-    except (ValueError, RuntimeError, KeyError) as error:
-        if isinstance(error, RuntimeError) and "unknown model" not in str(error).lower():
-            raise  # a download that failed, say
-        raise ValueError(
-            f"{library} has no such network or weights: {model} ({' '.join(str(error).split())}); "
-            f"name one of its own as {library}/NAME"
-        ) from None
-    return network
-
-
 def _pretrained(name: str, library: str, model: str) -> nn.Module:
     chosen = _model(name, library, model)
     weights = {"weights": model if model.isupper() else "DEFAULT"} if library == TORCHVISION else {"pretrained": True}
-    peer = _build(library, chosen, **weights).eval()
+    peer = build_peer(library, chosen, **weights).eval()
     if hasattr(peer, "transform_input"):
         peer.transform_input = False  # type: ignore[assignment]
     return peer
-
-
-def _on_meta(library: str, model: str, *, num_classes: int | None = None, aux: bool = False) -> nn.Module:
-    arguments: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    if library == TORCHVISION and model in ("googlenet", "inception_v3"):
-        arguments |= {"aux_logits": aux, "init_weights": False}
-    with torch.device("meta"):
-        return _build(library, model, **arguments)
 
 
 def _difference(network: nn.Module, peer: nn.Module, size: int) -> float:
