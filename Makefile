@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-peers lint bench figures clean
+.PHONY: help setup demo test test-fast test-peers lint bench figures gallery clean
 
 help:
 	@echo "make demo        the main job on handwritten digits (ARGS=--quick: under a minute)"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint        format, lint, types, layers, spelling"
 	@echo "make bench       every benchmark; results go to OUT=$(OUT)"
 	@echo "make figures     recount the zoo's reference figures and print the differences"
+	@echo "make gallery     write docs/gallery.md and its pictures from the zoo"
 	@echo "make setup       only the environment in .venv (PYTHON=$(PYTHON))"
 	@echo "make clean       remove caches and built files; .venv and runs stay"
 
@@ -62,6 +63,9 @@ bench: $(INSTALLED)
 
 figures: $(INSTALLED)
 	$(BIN)/python tests/zoo/figures.py
+
+gallery: $(INSTALLED)
+	$(BIN)/python docs/make_gallery.py
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
