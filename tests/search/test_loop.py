@@ -352,12 +352,15 @@ class WithFacts:
     ("changed", "message"),
     [
         ({"space": toy_space(2)}, r'the space "toy [0-9a-f]{24}", this one has "toy [0-9a-f]{24}"'),
-        ({"strategy": LocalSearch()}, r'the strategy \{"name": "random"\}, this one has \{"name": "local_search"\}'),
+        ({"strategy": LocalSearch()}, r'the strategy.name "random", this one has "local_search"'),
         ({"function": WithFacts("other")}, 'the data "digits", this one has "other"'),
         ({"function": evaluate}, 'the data "digits", this one has null'),
         ({"seed": 1}, "the seed 0, this one has 1"),
         ({"objective": "-score"}, 'the objective "score", this one has "-score"'),
-        ({"constraints": [Constraint("cost", maximum=20.25)]}, "the constraints .*20.5.*, this one has .*20.25"),
+        (
+            {"constraints": [Constraint("cost", maximum=20.25)]},
+            r"the constraints\[0\]\S* \S*20\.5\S*, this one has \S*20\.25",
+        ),
     ],
 )
 def test_another_search_is_refused_by_name_and_values(tmp_path, changed, message):
