@@ -49,7 +49,7 @@ def list_networks(
         print_json(found)
         return
     print_table(
-        ("name", ">params / M", ">MACs / M", ">input", ">year", ">row", "counted by", "paper"),
+        ("name", ">params / M", ">MACs / M", ">input", ">year", ">row", "counted by", "~paper"),
         (
             (
                 *(entry["name"], f"{entry['params'] / 1e6:.2f}", f"{entry['macs'] / 1e6:,.1f}"),

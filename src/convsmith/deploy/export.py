@@ -13,8 +13,7 @@ from convsmith.arch import write_whole_bytes
 from convsmith.deploy import onnx
 from convsmith.deploy.agreement import BATCH_SIZES, TOLERANCES, check_example, check_run, eager_run, largest_difference
 from convsmith.deploy.clock import threads
-from convsmith.deploy.fold import fold_where_valid
-from convsmith.deploy.shuffles import unshuffle_where_valid
+from convsmith.deploy.lean import lean
 from convsmith.deploy.snapshot import snapshot
 
 FORMATS = ("onnx",)
@@ -75,7 +74,7 @@ def export(
     network, example = snapshot(module).cpu(), example.detach().cpu()
     eager = eager_run(network)
     check_run(eager, example)
-    folded = unshuffle_where_valid(fold_where_valid(network, example), example)
+    folded = lean(network, example)
     data = onnx.convert(folded, example, metadata or {})
     # On one thread: the verification should not depend on the machine.
     with threads(1):

@@ -100,7 +100,7 @@ def shift(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int,
     transformed = torch._C._are_functorch_transforms_active()
     compiled = torch.compiler.is_compiling()
     last = not transformed and is_channels_last(x)
-    if (last and _convolves(x, taps)) or not (compiled or type(x) in (Tensor, nn.Parameter)):
+    if (last and _convolves(x, taps, interleaved)) or not (compiled or type(x) in (Tensor, nn.Parameter)):
         return F.conv2d(x, taps, None, stride, kernel_size // 2 * dilation, dilation, len(taps))
     moves = Moves(kernel_size, dilation, stride, interleaved)
     if compiled or transformed:
@@ -109,13 +109,13 @@ def shift(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int,
     return run_differentiably(x, run or by_copying, moves)
 
 
-def _convolves(x: Tensor, taps: Tensor) -> bool:
+def _convolves(x: Tensor, taps: Tensor, interleaved: bool) -> bool:
     """Whether oneDNN takes these channels-last maps, gives them back in their type, and is faster than a copy."""
     fits = x.is_cpu and x.dtype is taps.dtype and x.dtype in (torch.float32, torch.bfloat16)
     if not fits or torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting():
         return False
-    small = x.numel() <= FEW_ELEMENTS and len(taps) >= FEW_CHANNELS * taps[0].numel()
-    return not small or torch.is_grad_enabled()
+    neighbours = 1 if interleaved else len(taps) // taps[0].numel()
+    return neighbours < FEW_CHANNELS or x.numel() > FEW_ELEMENTS or torch.is_grad_enabled()
 
 
 @cache

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from convsmith.deploy import onnx
 from convsmith.deploy.agreement import Run
 from convsmith.deploy.backends.registry import Backend, register
-from convsmith.deploy.fold import fold_where_valid
-from convsmith.deploy.shuffles import unshuffle_where_valid
+from convsmith.deploy.lean import lean
 
 
 def prepare(network: nn.Module, example: Tensor, threads: int) -> Run:
@@ -17,8 +16,7 @@ def prepare(network: nn.Module, example: Tensor, threads: int) -> Run:
         raise ValueError(
             f"the back end onnxruntime computes on the CPU, and the example is on {example.device}; move it"
         )
-    lean = unshuffle_where_valid(fold_where_valid(network, example), example)
-    return onnx.load(onnx.convert(lean, example, {}), threads)
+    return onnx.load(onnx.convert(lean(network, example), example, {}), threads)
 
 
 ONNXRUNTIME = register(Backend("onnxruntime", prepare, requires=("onnx", "onnxscript", "onnxruntime"), extra="onnx"))

@@ -1,0 +1,168 @@
+"""Shift against the depthwise convolution with one-hot kernels and against a copy, and shifts in deployed networks.
+
+    python benchmarks/shift_speed.py --out benchmarks
+
+float32, one thread, the allocator told to keep memory; what is compared takes turns in one process. A ratio is the
+median over rounds of each round's ratio, and below 1 ours is faster. `eager` and `compiled`: `forward` is a pass
+without gradients, `training` a pass and the gradient of its input; `over_nchw` and `over_nhwc` are over the convolution
+of the same map in either memory format (`layout` is ours), `over_copy` over `x.clone()`, compiled where ours is.
+`deployed`: networks in ONNX Runtime, batch 1, their shifts and norms folded (ours), over those whose shifts slice, pad
+and join (`over_plain`), that have none (`over_none`) and, of a unit, whose second 1 x 1 convolution takes the kernel of
+the shift (`over_dense`). Writes `DATE_shift_speed.csv`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import statistics
+from collections.abc import Callable, Iterator
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import convsmith as cs
+from convsmith.deploy import clock, fold_norm, onnx
+from convsmith.deploy.allocator import keep_memory
+from convsmith.deploy.shift import fold_shift
+from convsmith.measure.device import processor_name
+from convsmith.nn import Shift, ShiftUnit
+
+# Channels, side and kernel size: the maps between the 1 x 1 convolutions of ShiftNet A and C and of ShiftResNet, and
+# narrow ones.
+MAPS = (
+    *((256, 56, 5), (512, 28, 5), (768, 14, 3), (1024, 7, 3)),
+    *((32, 56, 3), (144, 32, 3), (64, 56, 5), (256, 14, 3), (512, 7, 3)),
+)
+FORMATS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+# Channels, side, kernel size, expansion: units of ShiftNet A, each at either stride.
+UNITS = ((64, 56, 5, 4.0), (128, 28, 5, 3.0), (256, 14, 3, 2.0), (512, 7, 3, 1.0))
+NETWORKS = {"shiftnet_a": 224, "shiftnet_b": 224, "shiftnet_c": 224, "shiftresnet20_e3": 32}
+PARTS = ("eager", "compiled", "deployed")
+
+
+class Copy(nn.Module):
+    """The input, copied."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        return x.clone()
+
+
+def call_of(module: nn.Module, x: Tensor, direction: str) -> Callable[[], object]:
+    if direction == "forward":
+
+        def forward() -> Tensor:
+            with torch.no_grad():
+                return module(x)
+
+        return forward
+    leaf = x.detach().requires_grad_()
+    gradient = torch.randn_like(x)
+    return lambda: torch.autograd.grad(module(leaf), leaf, gradient)
+
+
+def operator_rows(part: str, batches: list[int], rounds: int, seconds: float) -> Iterator[dict[str, object]]:
+    compiled: Callable[[nn.Module], nn.Module] = torch.compile if part == "compiled" else lambda module: module
+    for channels, side, kernel_size in MAPS:
+        for batch in batches:
+            x = torch.randn(batch, channels, side, side)
+            for layout, memory_format in FORMATS.items():
+                for assignment in ("contiguous", "interleaved"):
+                    torch._dynamo.reset()
+                    shift = Shift(channels, kernel_size=kernel_size, assignment=assignment)
+                    for direction in ("forward", "training"):
+                        laid_out = x.to(memory_format=memory_format)
+                        calls = {
+                            "ours": call_of(compiled(shift), laid_out, direction),
+                            "copy": call_of(compiled(Copy()), laid_out, direction),
+                        }
+                        for name, order in FORMATS.items():
+                            convolution = shift.as_convolution().to(memory_format=order)
+                            calls[name.lower()] = call_of(compiled(convolution), x.to(memory_format=order), direction)
+                        case = f"{batch}x{channels}x{side}x{side} k={kernel_size} {assignment} {layout} {direction}"
+                        yield {"part": part, "case": case, **measured(calls, rounds, seconds)}
+
+
+def without(module: nn.Module) -> nn.Module:
+    module = copy.deepcopy(module)
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, Shift):
+                setattr(parent, name, nn.Identity())
+    return module
+
+
+def deployed_rows(rounds: int, seconds: float) -> Iterator[dict[str, object]]:
+    def calls_of(forms: dict[str, nn.Module], x: Tensor) -> dict[str, Callable[[], object]]:
+        return {
+            name: partial(onnx.load(onnx.convert(fold_norm(form), x, {}), threads=1), x) for name, form in forms.items()
+        }
+
+    for channels, side, kernel_size, expansion in UNITS:
+        for stride in (1, 2):
+            # The channels double where the unit strides, as in the networks.
+            unit = ShiftUnit(
+                channels // stride, channels, kernel_size=kernel_size, stride=stride, expansion=expansion
+            ).eval()
+            dense, conv = without(unit), unit.project.conv
+            dense.project.conv = nn.Conv2d(
+                conv.in_channels, conv.out_channels, kernel_size, stride, kernel_size // 2, bias=False
+            )
+            x = torch.randn(1, channels // stride, side * stride, side * stride)
+            forms = {"ours": fold_shift(unit), "plain": unit, "none": without(unit), "dense": dense}
+            case = f"unit of {channels} channels, {side}x{side}, k={kernel_size}, E={expansion:g}, stride {stride}"
+            yield {"part": "deployed", "case": case, **measured(calls_of(forms, x), rounds, seconds)}
+    for name, size in NETWORKS.items():
+        network = cs.create_model(name).eval()
+        forms = {"ours": fold_shift(network), "plain": network, "none": without(network)}
+        calls = calls_of(forms, torch.randn(1, 3, size, size))
+        yield {"part": "deployed", "case": name, **measured(calls, rounds, seconds)}
+
+
+def measured(calls: dict[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, object]:
+    timings = clock.measure(calls, rounds=rounds, budget_seconds=seconds)
+    ours = timings.pop("ours")
+    found: dict[str, object] = {"ours_ms": round(ours.median_ms, 4)}
+    for name, timing in timings.items():
+        ratios = sorted(a / b for a, b in zip(ours.samples_ms, timing.samples_ms, strict=True))
+        found[f"over_{name}"] = round(statistics.median(ratios), 3)
+        found[f"over_{name}_quartiles"] = f"{ratios[len(ratios) // 4]:.2f}-{ratios[3 * len(ratios) // 4]:.2f}"
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks"))
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--seconds", type=float, default=10, help="after which no round of a case starts")
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 8])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    allocator = "keeps memory" if keep_memory() else "as it is"
+    machine = {"machine": processor_name(), "allocator": allocator, "threads": 1, "torch": torch.__version__}
+    peers = ("nchw", "nhwc", "copy", "plain", "none", "dense")
+    ratios = [f"over_{name}{suffix}" for name in peers for suffix in ("", "_quartiles")]
+    today = date.today().isoformat()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with open(arguments.out / f"{today}_shift_speed.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["part", "case", "ours_ms", *ratios, *machine, "date"], lineterminator="\n")
+        writer.writeheader()
+        for part in arguments.parts:
+            if part == "deployed":
+                rows = deployed_rows(arguments.rounds, arguments.seconds)
+            else:
+                rows = operator_rows(part, arguments.batches, arguments.rounds, arguments.seconds)
+            for row in rows:
+                writer.writerow({**row, **machine, "date": today})
+                file.flush()  # a long run that is stopped keeps what it has measured
+                print({key: value for key, value in row.items() if not key.endswith("quartiles")}, flush=True)
+
+
+if __name__ == "__main__":
+    main()
