@@ -19,9 +19,10 @@ from convsmith.zoo.registry import FAMILIES
 HEAD = """# Gallery
 
 Every network of the zoo, made by `make gallery` from the zoo itself. MACs are multiply-accumulates of one image of the
-stated side; "counted by" says whose figures they are: a library's network of that name, recounted, or the paper's
-(`rebuilt`: counted on a network that follows the paper where it gives rounded figures or none). `convsmith show NAME`
-prints the whole table of a network, block by block.
+stated side; "counted by" says whose figures they are: a library's network, recounted (built of its parts where it has
+none of that size), or the paper's or its authors' code's (`rebuilt`: counted on a network that follows the paper where
+it gives rounded figures or none; `interpretation`: nobody's but ours). `convsmith show NAME` prints the whole table of
+a network, block by block.
 
 """
 

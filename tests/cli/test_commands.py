@@ -68,6 +68,13 @@ def test_list(convsmith):
     assert "300.8" in out
 
 
+def test_list_cuts_no_figure(convsmith):
+    code, out, _ = convsmith("list")
+    assert code == 0
+    assert "4,089.2" in out
+    assert "…" not in out
+
+
 def test_list_filters_and_sorts(convsmith):
     chosen = from_json(convsmith("list", "--family", "*net_v2", "--max-macs", "1e8", "--sort", "macs", "--json"))
     macs = [row["macs"] for row in chosen]

@@ -36,7 +36,7 @@ def test_a_changed_argument_is_named_with_both_values():
         c for c in compare_architectures(network([A]), network([A.replace(se_ratio=0.25)])) if c.kind != "same"
     ]
     assert (change.kind, change.arguments) == ("changed", [("se_ratio", 0.0, 0.25)])
-    assert change.text == "basic_block: se_ratio 0.0 → 0.25"
+    assert change.text == "basic_block: se_ratio 0 → 0.25"
     (change,) = [c for c in compare_architectures(network([A]), network([A], head=5)) if c.kind != "same"]
     assert change.text == "classifier: num_classes 10 → 5"
 

@@ -252,3 +252,28 @@ def test_a_file_without_architecture_is_no_network(tmp_path):
         cs.create_model(tmp_path / "plain.safetensors")
     with pytest.raises(FileNotFoundError, match="there is no weights file"):
         cs.create_model(tmp_path / "missing.safetensors")
+
+
+def test_a_state_dict_in_memory_is_taken_as_it_is():
+    peer = made_peer("resnet18", 64)
+    x = images(64)
+    assert_equal_outputs(outputs(cs.create_model("resnet18", weights=peer.state_dict()), x), outputs(peer.double(), x))
+    with pytest.raises(ValueError, match="the weights in a state dict do not fit the network"):
+        cs.create_model("resnet34", weights=peer.state_dict())
+
+
+def test_every_convolution_that_reads_the_image_is_adapted(tmp_path):
+    network = cs.create_model("fractalnet_cifar")
+    randomise(network.double(), images(32))
+    cs.network.save_weights(network.float(), tmp_path / "mine.safetensors")
+    grey = images(32, channels=1)
+    adapted = cs.create_model("fractalnet_cifar", in_channels=1, weights=tmp_path / "mine.safetensors")
+    assert_equal_outputs(outputs(adapted, grey), outputs(network, grey.repeat(1, 3, 1, 1)), tolerance=1e-5)
+
+
+def test_weights_with_auxiliary_heads_serve_without_them(tmp_path):
+    network = cs.create_model("googlenet", aux_heads=True)
+    cs.network.save_weights(network, tmp_path / "mine.safetensors")
+    plain = cs.create_model("googlenet", weights=tmp_path / "mine.safetensors")
+    x = images(64)
+    assert torch.equal(outputs(plain, x), outputs(network, x))

@@ -49,11 +49,11 @@ def list_networks(
         print_json(found)
         return
     print_table(
-        ("name", ">params / M", ">MACs / M", ">input", ">year", ">row", "counted by", "~paper"),
+        ("name", ">params / M", ">MACs / M", ">input", ">year", ">row", "counted by", "~paper", "~use"),
         (
             (
                 *(entry["name"], f"{entry['params'] / 1e6:.2f}", f"{entry['macs'] / 1e6:,.1f}"),
-                *(str(entry[key]) for key in ("input_size", "year", "row", "source", "paper")),
+                *(str(entry[key]) for key in ("input_size", "year", "row", "source", "paper", "use")),
             )
             for entry in found
         ),

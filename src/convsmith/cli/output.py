@@ -36,6 +36,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title:
             column.lstrip(">~"),
             justify="right" if column.startswith(">") else "left",
             no_wrap=not column.startswith("~"),
+            overflow="fold",
         )
     for row in rows:
         table.add_row(*row)

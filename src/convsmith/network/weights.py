@@ -84,8 +84,11 @@ def fit_weights(
     names_in_order: Sequence[str] | None = None,
 ) -> None:
     """What `load_weights` does, with the tensors that were read from `path`."""
+    own = network.state_dict().keys()
+    if own < state.keys() and all(name.startswith("aux.") for name in state.keys() - own):
+        state = {name: state[name] for name in own}  # ours, with auxiliary heads that this network goes without
     try:
-        if set(state) == set(network.state_dict()):
+        if set(state) == set(own):
             network.load_state_dict(state)
         elif Path(path).suffix == ".safetensors" and names_in_order is None:
             raise ValueError(
@@ -105,14 +108,18 @@ def adapt_weights(source: nn.Module, target: nn.Module) -> None:
     input channels for one channel (an image in grey gives what it gave as three equal channels), and repeated over
     them in turn, scaled by old / new, for others. ValueError where anything else differs.
     """
-    theirs, ours, first = source.state_dict(), target.state_dict(), True
+    theirs, ours = source.state_dict(), target.state_dict()
+    channels = tuple(getattr(getattr(net, "architecture", None), "in_channels", None) for net in (source, target))
     for name, tensor in ours.items():
         old = theirs.get(name)
-        if old is not None and old.shape != tensor.shape and first and tensor.ndim == old.ndim == 4:
-            width = tensor.shape[1]
+        if (
+            old is not None
+            and tensor.ndim == 4
+            and (old.shape[1], tensor.shape[1]) == channels != (tensor.shape[1],) * 2
+        ):
+            width = tensor.shape[1]  # a convolution that reads the image; a fractal network has several
             turns = old[:, torch.arange(width) % old.shape[1]] * (old.shape[1] / width)
             old = old.sum(1, keepdim=True) if width == 1 else turns
-        first = first and tensor.ndim != 4
         if old is not None and old.shape == tensor.shape:
             ours[name] = old
         elif not name.startswith(("head.", "aux.")):

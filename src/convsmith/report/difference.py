@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Literal
 
 from convsmith.arch import Architecture, BlockSpec
-from convsmith.report.tables import arguments_text
+from convsmith.report.tables import argument_text, arguments_text
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Change:
     def text(self) -> str:
         """The change in words."""
         if self.kind == "changed" and self.before is not None:
-            told = ", ".join(f"{name} {_shown(old)} → {_shown(new)}" for name, old, new in self.arguments)
+            told = ", ".join(f"{name} {argument_text(old)} → {argument_text(new)}" for name, old, new in self.arguments)
             return f"{self.before.block}: {told}"
         spec = self.before or self.after
         return "" if spec is None else f"{spec.block}({arguments_text(spec)})"
@@ -81,7 +81,3 @@ def _aligned(old: list[tuple[str, BlockSpec]], new: list[tuple[str, BlockSpec]])
                     yield Change("removed", before_path, None, before, None)
                 if after is not None:
                     yield Change("added", None, after_path, None, after)
-
-
-def _shown(value: object) -> str:
-    return f"{value.block}({arguments_text(value)})" if isinstance(value, BlockSpec) else f"{value}"

@@ -67,4 +67,4 @@ def _height(row: BlockRow) -> float:
 
 
 def _width(row: BlockRow) -> float:
-    return 6 + 3 * math.log2(row.output[0] + 1)
+    return max(28.0, 6 + 3 * math.log2(row.output[0] + 1))  # room for the size above it

@@ -89,15 +89,18 @@ def arguments_text(spec: BlockSpec) -> str:
     parameters = registered(spec.block).signature.parameters.items()
     bare = {name for name, p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
     changed = changed_arguments(spec)
-    return ", ".join(_text(value) if name in bare else f"{name}={_text(value)}" for name, value in changed)
+    return ", ".join(
+        argument_text(value) if name in bare else f"{name}={argument_text(value)}" for name, value in changed
+    )
 
 
-def _text(value: object) -> str:
+def argument_text(value: object) -> str:
+    """A value as it is written in a call."""
     if isinstance(value, BlockSpec):
         arguments = arguments_text(value)
         return f"{value.block}({arguments})" if arguments else value.block
     if isinstance(value, tuple):
-        inner = ", ".join(map(_text, value))
+        inner = ", ".join(map(argument_text, value))
         return f"({inner},)" if len(value) == 1 else f"({inner})"
     return f"{value:g}" if isinstance(value, float) else str(value)
 

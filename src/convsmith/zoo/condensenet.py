@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from convsmith.arch import Architecture, spec
 from convsmith.nn import BATCH_NORM, AvgPool, CondenseClassifier, CondenseLayer, ConvNormAct, ReLU
-from convsmith.zoo.variant import PAPER, PYTORCHCV, REBUILT, About, Variant
+from convsmith.zoo.variant import PYTORCHCV, REBUILT, About, Variant
 
 
 def condensenet(
@@ -89,13 +89,13 @@ VARIANTS = (
     _imagenet("condensenet_74_c4",          4, True,      4_773_944,   516_640_576, PYTORCHCV),
     _imagenet("condensenet_74_c8",          8, True,      2_935_416,   261_545_792, PYTORCHCV),
     # What is trained, of which no source gives figures.
-    _imagenet("condensenet_74_c4_train",    4, False,    11_922_680, 1_267_904_128, PAPER),
-    _imagenet("condensenet_74_c8_train",    8, False,    11_103_608, 1_137_847_936, PAPER),
+    _imagenet("condensenet_74_c4_train",    4, False,    11_922_680, 1_267_904_128, REBUILT),
+    _imagenet("condensenet_74_c8_train",    8, False,    11_103_608, 1_137_847_936, REBUILT),
     #      name                 layers   k  drop  converted     params           MACs  source
     _cifar("condensenet_86_cifar",  14,  8, 0.0, True,         516_202,    62_377_888, REBUILT),
     _cifar("condensenet_182_cifar", 30, 12, 0.0, True,       4_209_226,   493_916_592, REBUILT),
-    _cifar("condensenet_86_cifar_train",  14,  8, 0.0, False,  1_451_594,   173_858_624, PAPER),
+    _cifar("condensenet_86_cifar_train",  14,  8, 0.0, False,  1_451_594,   173_858_624, REBUILT),
     # Sec. 4.1: dropout where there are more than 3 M parameters.
-    _cifar("condensenet_182_cifar_train", 30, 12, 0.1, False, 13_792_906, 1_615_332_192, PAPER),
+    _cifar("condensenet_182_cifar_train", 30, 12, 0.1, False, 13_792_906, 1_615_332_192, REBUILT),
 )
 # fmt: on

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+
+from torch import Tensor
 
 from convsmith.arch import Architecture, Reference, adapt
 from convsmith.measure import cost
@@ -17,11 +20,11 @@ def create_model(
     num_classes: int | None = None,
     in_channels: int | None = None,
     aux_heads: bool = False,
-    weights: str | Path | None = None,
+    weights: str | Path | Mapping[str, Tensor] | None = None,
 ) -> Network:
     """The network of a zoo name, of an architecture file (`.json`), of a weights file of ours, or of an architecture.
 
-    `weights` is a safetensors file or a state dict saved by torch, ours or a peer's (see
+    `weights` is a state dict, a safetensors file or a state dict saved by torch, ours or a peer's (see
     `convsmith.network.load_weights`), or another library's pretrained weights: `"torchvision"`,
     `"timm/resnet50.a1_in1k"`, `"pytorchcv"` (see `convsmith.zoo.load_pretrained`). Where they were trained for another
     number of classes or input channels than asked for, the classifier stays fresh and the first convolution is adapted
@@ -40,15 +43,17 @@ def create_model(
         source = network if trained == wanted else build(trained)
         load_pretrained(source, str(weights))
     else:
-        source = _with_file(network, trained, weights)
+        source = _with_state(network, trained, weights)
     if source is not network:
         adapt_weights(source, network)
     return network
 
 
-def _with_file(network: Network, trained: Architecture, path: str | Path) -> Network:
-    # The file may hold the network as it is wanted, or as it was trained before: with other classes or channels.
-    state, name = read_weights(path), trained.name
+def _with_state(network: Network, trained: Architecture, weights: str | Path | Mapping[str, Tensor]) -> Network:
+    # They may be of the network as it is wanted, or as it was trained before: with other classes or channels.
+    name, path, state = trained.name, "a state dict", weights
+    if not isinstance(state, Mapping):
+        path, state = str(state), read_weights(state)
     order, names = order_of(name, state), names_of_peer(name, state)
     try:
         fit_weights(network, state, path, order=order, names_in_order=names)

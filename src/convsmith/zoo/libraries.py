@@ -28,11 +28,11 @@ def build_peer(library: str, model: str, **arguments: Any) -> nn.Module:
     try:
         with redirect_stdout(StringIO()):  # pytorchcv prints while it fetches
             network: nn.Module = getattr(import_module(module), function)(model, **arguments)
-    except (ValueError, RuntimeError, KeyError) as error:
+    except (ValueError, RuntimeError, KeyError, AssertionError) as error:  # the last: pytorchcv's CIFAR forms, by name
         if isinstance(error, RuntimeError) and "unknown model" not in str(error).lower():
             raise  # a download that failed, say
         raise ValueError(
-            f"{library} has no such network or weights: {model} ({' '.join(str(error).split())}); "
+            f"{library} has no such network or weights: {model} ({' '.join(str(error).split()) or arguments}); "
             f"name one of its own as {library}/NAME"
         ) from None
     return network

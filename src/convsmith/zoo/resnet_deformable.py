@@ -15,7 +15,7 @@ from __future__ import annotations
 from convsmith.arch import Architecture, spec
 from convsmith.nn import Bottleneck, DeformableBottleneck
 from convsmith.zoo.resnet import Depths, resnet
-from convsmith.zoo.variant import PAPER, About, Variant
+from convsmith.zoo.variant import REBUILT, About, Variant
 
 
 def resnet_deformable(*, depths: Depths, offset_groups: int = 4, num_classes: int = 1000) -> Architecture:
@@ -33,9 +33,9 @@ ABOUT = About(row=19, year=2017, topic="Spatial operators: deformable convolutio
 # fmt: off
 VARIANTS = (
     #       name                                      params           MACs
-    Variant("resnet50_deformable",  resnet_deformable, 26_552_576, 4_137_955_328, 224, PAPER, None,
+    Variant("resnet50_deformable",  resnet_deformable, 26_552_576, 4_137_955_328, 224, REBUILT, None,
             {"depths": (3, 4, 6, 3)}),
-    Variant("resnet101_deformable", resnet_deformable, 45_544_704, 7_850_176_512, 224, PAPER, None,
+    Variant("resnet101_deformable", resnet_deformable, 45_544_704, 7_850_176_512, 224, REBUILT, None,
             {"depths": (3, 4, 23, 3)}),
 )
 # fmt: on
