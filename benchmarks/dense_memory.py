@@ -10,22 +10,17 @@ blocks with their transitions, and one block of 100 layers. Writes `DATE_dense_m
 
 from __future__ import annotations
 
-import argparse
-import csv
-import statistics
 import sys
 from collections.abc import Callable
-from datetime import date
 from functools import partial
 from pathlib import Path
 
 import torch
+from _table import arguments, median, one_thread_keeping_memory, quartiles, ratios, write
 from torch import Tensor, nn
 from torchvision.models.densenet import _DenseBlock, _Transition
 
 from convsmith.deploy import clock
-from convsmith.deploy.allocator import keep_memory
-from convsmith.measure.device import processor_name
 from convsmith.nn import DenseBlock, Transition
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -81,8 +76,7 @@ def compare(case: str, batch: int, input_size: int, rounds: int, seconds: float)
         found = clock.measure(steps, rounds=rounds, warmup=1, budget_seconds=seconds)
     rows: list[dict[str, object]] = []
     for form in FORMS:
-        pairs = zip(found[form].samples_ms, found["plain"].samples_ms, strict=True)
-        ratios = sorted(a / b for a, b in pairs)
+        compared = ratios(found[form], found["plain"])
         rows.append(
             {
                 "case": case,
@@ -91,35 +85,23 @@ def compare(case: str, batch: int, input_size: int, rounds: int, seconds: float)
                 "input_size": input_size,
                 "peak_bytes": peaks[form],
                 "memory_ratio": round(peaks[form] / peaks["plain"], 4),
-                "time_ratio": round(statistics.median(ratios), 4),
-                "time_ratio_quartiles": f"{ratios[len(ratios) // 4]:.3f}-{ratios[3 * len(ratios) // 4]:.3f}",
+                "time_ratio": median(compared, 4),
+                "time_ratio_quartiles": quartiles(compared),
                 "step_ms": round(found[form].median_ms, 3),
-                "rounds": len(ratios),
+                "rounds": len(compared),
             }
         )
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"))
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=240, help="after which no round of a case starts")
+    parser = arguments(__doc__, rounds=15, seconds=240)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--input-size", type=int, default=32)
-    arguments = parser.parse_args()
-    machine = {"allocator": "keeps memory" if keep_memory() else "as it is", "machine": processor_name(), "threads": 1}
-    machine |= {"torch": torch.__version__, "date": date.today().isoformat()}
-    rows = []
-    for case in CASES:
-        for row in compare(case, arguments.batch, arguments.input_size, arguments.rounds, arguments.seconds):
-            rows.append(row | machine)
-            print({key: row[key] for key in ("case", "form", "memory_ratio", "time_ratio")}, flush=True)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    with open(arguments.out / f"{date.today().isoformat()}_dense_memory.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    given = parser.parse_args()
+    rows = (row for case in CASES for row in compare(case, given.batch, given.input_size, given.rounds, given.seconds))
+    shown = ("case", "form", "memory_ratio", "time_ratio")
+    write(given.out, "dense_memory", rows, one_thread_keeping_memory(), shown=shown)
 
 
 if __name__ == "__main__":

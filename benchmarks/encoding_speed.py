@@ -10,22 +10,20 @@ Writes `DATE_encoding_speed.csv`.
 
 from __future__ import annotations
 
-import argparse
-import csv
-import statistics
+import sys
 from collections.abc import Callable
-from datetime import date
 from functools import partial
 from pathlib import Path
 
 import torch
+from _table import arguments, median, one_thread_keeping_memory, ratios, write
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from convsmith.deploy import clock
-from convsmith.deploy.allocator import keep_memory
-from convsmith.measure.device import processor_name
 from convsmith.nn import Encoding
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.nn.peak_memory import peak_bytes
 
 #        N  D    K   side
 SHAPES = ((4, 64, 16, 16), (1, 128, 32, 30), (1, 512, 32, 30), (1, 512, 32, 60))
@@ -52,17 +50,6 @@ def forward_backward(encode: Callable[[Tensor], Tensor], x: Tensor, parameters: 
     torch.autograd.grad(encode(x), [x, *parameters], grad)
 
 
-def peak_bytes(call: Callable[[], None]) -> int:
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        call()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    allocated = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        allocated += event.nbytes()
-        peak = max(peak, allocated)
-    return peak
-
-
 def compare(shape: tuple[int, int, int, int], rounds: int, seconds: float) -> list[dict[str, object]]:
     images, channels, codewords, side = shape
     torch.manual_seed(0)
@@ -81,8 +68,7 @@ def compare(shape: tuple[int, int, int, int], rounds: int, seconds: float) -> li
         ours = found["ours"]
         row: dict[str, object] = {"maps": f"{images}x{channels}x{side}x{side}", "codewords": codewords, "pass": name}
         for other in ("naive", "cdist"):
-            ratios = [theirs / own for theirs, own in zip(found[other].samples_ms, ours.samples_ms, strict=True)]
-            row[f"{other}_ratio"] = round(statistics.median(ratios), 2)
+            row[f"{other}_ratio"] = median(ratios(found[other], ours), 2)
             row[f"{other}_peak_ratio"] = round(peaks[other] / peaks["ours"], 2)
         row |= {f"{encoder}_ms": round(timing.median_ms, 3) for encoder, timing in found.items()}
         row |= {f"{encoder}_peak_bytes": peak for encoder, peak in peaks.items()}
@@ -91,25 +77,9 @@ def compare(shape: tuple[int, int, int, int], rounds: int, seconds: float) -> li
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"))
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=60, help="after which no round of a case starts")
-    arguments = parser.parse_args()
-    allocator = "keeps memory" if keep_memory() else "as it is"
-    machine = {"machine": processor_name(), "allocator": allocator, "threads": 1, "torch": torch.__version__}
-    machine["date"] = date.today().isoformat()
-    rows: list[dict[str, object]] = []
-    for shape in SHAPES:
-        for row in compare(shape, arguments.rounds, arguments.seconds):
-            rows.append(row | machine)
-            print({key: value for key, value in row.items() if not key.endswith(("_ms", "_bytes"))}, flush=True)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / f"{machine['date']}_encoding_speed.csv"
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    given = arguments(__doc__, rounds=15, seconds=60).parse_args()
+    rows = (row for shape in SHAPES for row in compare(shape, given.rounds, given.seconds))
+    write(given.out, "encoding_speed", rows, one_thread_keeping_memory())
 
 
 if __name__ == "__main__":

@@ -11,21 +11,15 @@ ratio is the median over rounds of each round's ratio. Writes `DATE_irregular_sp
 
 from __future__ import annotations
 
-import argparse
-import csv
-import statistics
 from collections.abc import Callable
-from datetime import date
-from pathlib import Path
 
 import torch
+from _table import arguments, median, one_thread_keeping_memory, ratios, write
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
 from convsmith.deploy import clock
-from convsmith.deploy.allocator import keep_memory
-from convsmith.measure.device import processor_name
 from convsmith.nn import IrregularConv2d
 
 # share, batch, channels in and out, side of the map, pixels that a tap may be off the grid
@@ -70,7 +64,7 @@ def ordinary(module: IrregularConv2d, x: Tensor) -> Tensor:
 
 
 def compare(
-    share: str, batch: int, channels: int, side: int, off: float, train: bool, rounds: int
+    share: str, batch: int, channels: int, side: int, off: float, train: bool, rounds: int, seconds: float
 ) -> dict[str, object]:
     torch.manual_seed(0)
     module = IrregularConv2d(channels, channels, share=share)
@@ -97,33 +91,18 @@ def compare(
         return (lambda: torch.autograd.grad(form(), leaves, gradient)) if train else forward
 
     with clock.threads(1):
-        found = clock.measure({name: call(form) for name, form in forms.items()}, rounds=rounds)
+        found = clock.measure({name: call(form) for name, form in forms.items()}, rounds=rounds, budget_seconds=seconds)
     row: dict[str, object] = {"share": share, "batch": batch, "channels": channels, "side": side, "pixels_off": off}
     row |= {"pass": "forward and backward" if train else "forward", "ours_ms": round(found["ours"].median_ms, 3)}
     for name in list(forms)[1:]:
-        pairs = zip(found["ours"].samples_ms, found[name].samples_ms, strict=True)
-        row[f"over_{name}"] = round(statistics.median(a / b for a, b in pairs), 3)
+        row[f"over_{name}"] = median(ratios(found["ours"], found[name]))
     return row
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"))
-    parser.add_argument("--rounds", type=int, default=15)
-    arguments = parser.parse_args()
-    allocator = "keeps memory" if keep_memory() else "as it is"
-    machine = {"machine": processor_name(), "allocator": allocator, "threads": 1, "torch": torch.__version__}
-    machine["date"] = date.today().isoformat()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, object]] = []
-    for case in CASES:
-        for train in (False, True):
-            rows.append(compare(*case, train, arguments.rounds) | machine)
-            print({key: value for key, value in rows[-1].items() if key not in machine}, flush=True)
-    with open(arguments.out / f"{date.today().isoformat()}_irregular_speed.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    given = arguments(__doc__, rounds=15, seconds=60).parse_args()
+    rows = (compare(*case, train, given.rounds, given.seconds) for case in CASES for train in (False, True))
+    write(given.out, "irregular_speed", rows, one_thread_keeping_memory())
 
 
 if __name__ == "__main__":

@@ -10,19 +10,13 @@ and below 1 ours is faster. `to_torch_nchw` compares with torch's own in (N, C, 
 
 from __future__ import annotations
 
-import argparse
-import csv
-import statistics
 from collections.abc import Callable
-from datetime import date
-from pathlib import Path
 
 import torch
+from _table import arguments, median, one_thread_keeping_memory, ratios, write
 from torch import Tensor, nn
 
 from convsmith.deploy import clock
-from convsmith.deploy.allocator import keep_memory
-from convsmith.measure.device import processor_name
 from convsmith.nn import GroupNorm, LayerNorm
 
 # The maps of ResNet-50 at 224 x 224 behind each kind of convolution, and of a wide one.
@@ -76,45 +70,27 @@ def compare(
     with clock.threads(1):
         found = clock.measure(candidates, rounds=rounds, budget_seconds=seconds)
 
-    def ratio(name: str) -> float:
-        pairs = zip(found["ours"].samples_ms, found[name].samples_ms, strict=True)
-        return round(statistics.median(a / b for a, b in pairs), 3)
-
     return {
         "norm": kind,
         "shape": "x".join(map(str, shape)),
         "layout": layout,
         "direction": direction,
-        **{f"to_{name}": ratio(name) for name in candidates if name != "ours"},
+        **{f"to_{name}": median(ratios(found["ours"], found[name])) for name in candidates if name != "ours"},
         **{f"{name}_ms": round(timing.median_ms, 4) for name, timing in found.items()},
         "rounds": len(found["ours"].samples_ms),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"))
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--seconds", type=float, default=20, help="after which no round of a row starts")
-    arguments = parser.parse_args()
-    allocator = "keeps memory" if keep_memory() else "as it is"
-    machine = {"machine": processor_name(), "allocator": allocator, "threads": 1, "torch": torch.__version__}
-    machine["date"] = date.today().isoformat()
-    rows: list[dict[str, object]] = []
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    with open(arguments.out / f"{date.today().isoformat()}_norm_speed.csv", "w", newline="") as file:
-        for kind in ("layer", "group"):
-            for shape in SHAPES:
-                for layout in FORMATS:
-                    for direction in ("forward", "training"):
-                        row = compare(shape, kind, layout, direction, arguments.rounds, arguments.seconds)
-                        rows.append(row | machine)
-                        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-                        if len(rows) == 1:
-                            writer.writeheader()
-                        writer.writerow(rows[-1])
-                        file.flush()  # a long run that is stopped keeps what it has measured
-                        print({key: row[key] for key in list(row)[:8]}, flush=True)
+    given = arguments(__doc__, rounds=25, seconds=20).parse_args()
+    rows = (
+        compare(shape, kind, layout, direction, given.rounds, given.seconds)
+        for kind in ("layer", "group")
+        for shape in SHAPES
+        for layout in FORMATS
+        for direction in ("forward", "training")
+    )
+    write(given.out, "norm_speed", rows, one_thread_keeping_memory())
 
 
 if __name__ == "__main__":

@@ -13,23 +13,18 @@ the shift (`over_dense`). Writes `DATE_shift_speed.csv`.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import csv
-import statistics
 from collections.abc import Callable, Iterator
-from datetime import date
 from functools import partial
-from pathlib import Path
+from itertools import chain
 
 import torch
+from _table import arguments, median, one_thread_keeping_memory, quartiles, ratios, write
 from torch import Tensor, nn
 
 import convsmith as cs
 from convsmith.deploy import clock, fold_norm, onnx
-from convsmith.deploy.allocator import keep_memory
 from convsmith.deploy.shift import fold_shift
-from convsmith.measure.device import processor_name
 from convsmith.nn import Shift, ShiftUnit
 
 # Channels, side and kernel size: the maps between the 1 x 1 convolutions of ShiftNet A and C and of ShiftResNet, and
@@ -129,39 +124,26 @@ def measured(calls: dict[str, Callable[[], object]], rounds: int, seconds: float
     ours = timings.pop("ours")
     found: dict[str, object] = {"ours_ms": round(ours.median_ms, 4)}
     for name, timing in timings.items():
-        ratios = sorted(a / b for a, b in zip(ours.samples_ms, timing.samples_ms, strict=True))
-        found[f"over_{name}"] = round(statistics.median(ratios), 3)
-        found[f"over_{name}_quartiles"] = f"{ratios[len(ratios) // 4]:.2f}-{ratios[3 * len(ratios) // 4]:.2f}"
+        compared = ratios(ours, timing)
+        found |= {f"over_{name}": median(compared), f"over_{name}_quartiles": quartiles(compared)}
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"))
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--seconds", type=float, default=10, help="after which no round of a case starts")
+    parser = arguments(__doc__, rounds=25, seconds=10)
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=PARTS)
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8])
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    allocator = "keeps memory" if keep_memory() else "as it is"
-    machine = {"machine": processor_name(), "allocator": allocator, "threads": 1, "torch": torch.__version__}
-    peers = ("nchw", "nhwc", "copy", "plain", "none", "dense")
-    ratios = [f"over_{name}{suffix}" for name in peers for suffix in ("", "_quartiles")]
-    today = date.today().isoformat()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    with open(arguments.out / f"{today}_shift_speed.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, ["part", "case", "ours_ms", *ratios, *machine, "date"], lineterminator="\n")
-        writer.writeheader()
-        for part in arguments.parts:
-            if part == "deployed":
-                rows = deployed_rows(arguments.rounds, arguments.seconds)
-            else:
-                rows = operator_rows(part, arguments.batches, arguments.rounds, arguments.seconds)
-            for row in rows:
-                writer.writerow({**row, **machine, "date": today})
-                file.flush()  # a long run that is stopped keeps what it has measured
-                print({key: value for key, value in row.items() if not key.endswith("quartiles")}, flush=True)
+    given = parser.parse_args()
+    machine = one_thread_keeping_memory()
+    over = [f"over_{name}" for name in ("nchw", "nhwc", "copy", "plain", "none", "dense")]
+    shown = ["part", "case", "ours_ms", *over]
+    rows = chain.from_iterable(
+        deployed_rows(given.rounds, given.seconds)
+        if part == "deployed"
+        else operator_rows(part, given.batches, given.rounds, given.seconds)
+        for part in given.parts
+    )
+    write(given.out, "shift_speed", rows, machine, columns=[*shown, *(f"{o}_quartiles" for o in over)], shown=shown)
 
 
 if __name__ == "__main__":

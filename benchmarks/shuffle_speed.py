@@ -11,24 +11,19 @@ below 1 where ours is faster. Writes `DATE_shuffle_speed.csv`.
 
 from __future__ import annotations
 
-import argparse
-import csv
-import statistics
 from collections.abc import Callable, Iterator
-from datetime import date
 from functools import partial
-from pathlib import Path
+from itertools import chain
 
 import torch
+from _table import arguments, median, one_thread_keeping_memory, quartiles, ratios, write
 from torch import Tensor
 from torch.nn import functional as F
 
 import convsmith as cs
 from convsmith.deploy import clock, onnx
-from convsmith.deploy.allocator import keep_memory
 from convsmith.deploy.fold import fold_norm
 from convsmith.deploy.shuffles import unshuffle
-from convsmith.measure.device import processor_name
 
 # Batch, channels, side: units of ShuffleNet v1 and v2, in cache and out of it.
 SHAPES = ((1, 120, 28), (8, 240, 28), (8, 480, 14), (32, 240, 28))
@@ -87,35 +82,22 @@ def measured(calls: dict[str, Callable[[], object]], rounds: int, seconds: float
     ours = timings.pop("ours")
     found: dict[str, object] = {"ours_ms": round(ours.median_ms, 4)}
     for name, timing in timings.items():
-        ratios = sorted(a / b for a, b in zip(ours.samples_ms, timing.samples_ms, strict=True))
-        found[f"over_{name}"] = round(statistics.median(ratios), 3)
-        found[f"over_{name}_quartiles"] = f"{ratios[len(ratios) // 4]:.2f}-{ratios[3 * len(ratios) // 4]:.2f}"
+        compared = ratios(ours, timing)
+        found |= {f"over_{name}": median(compared), f"over_{name}_quartiles": quartiles(compared)}
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"))
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--seconds", type=float, default=20, help="after which no round of a case starts")
+    parser = arguments(__doc__, rounds=25, seconds=20)
     parser.add_argument("--parts", nargs="*", default=["operator", "network"], choices=["operator", "network"])
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    allocator = "keeps memory" if keep_memory() else "as it is"
-    machine = {"machine": processor_name(), "allocator": allocator, "threads": 1, "torch": torch.__version__}
-    peers = [f"over_{name}{suffix}" for name in ("copy", "naive", "torch", "shuffled") for suffix in ("", "_quartiles")]
-    columns = ["part", "case", "ours_ms", *peers, *machine, "date"]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    today = date.today().isoformat()
-    with open(arguments.out / f"{today}_shuffle_speed.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        for part in arguments.parts:
-            rows = operator_rows if part == "operator" else network_rows
-            for row in rows(arguments.rounds, arguments.seconds):
-                writer.writerow({**row, **machine, "date": today})
-                file.flush()  # a long run that is stopped keeps what it has measured
-                print({key: value for key, value in row.items() if not key.endswith("quartiles")}, flush=True)
+    given = parser.parse_args()
+    machine = one_thread_keeping_memory()
+    over = [f"over_{name}" for name in ("copy", "naive", "torch", "shuffled")]
+    shown = ["part", "case", "ours_ms", *over]
+    rows = chain.from_iterable(
+        (operator_rows if part == "operator" else network_rows)(given.rounds, given.seconds) for part in given.parts
+    )
+    write(given.out, "shuffle_speed", rows, machine, columns=[*shown, *(f"{o}_quartiles" for o in over)], shown=shown)
 
 
 if __name__ == "__main__":

@@ -11,20 +11,15 @@ Writes `DATE_zoo_speed.csv`. A ratio below 1 means that ours is faster.
 
 from __future__ import annotations
 
-import argparse
-import csv
-import statistics
 import sys
-from datetime import date
 from functools import partial
 from pathlib import Path
 
 import torch
+from _table import arguments, median, one_thread_keeping_memory, quartiles, ratios, write
 
 import convsmith as cs
 from convsmith.deploy import clock
-from convsmith.deploy.allocator import keep_memory
-from convsmith.measure.device import processor_name
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.zoo.peers import build_peer, has_peer
@@ -43,47 +38,35 @@ def compare(name: str, batch: int, rounds: int, seconds: float) -> dict[str, obj
         found = clock.measure(
             {"ours": partial(ours, x), "peer": partial(peer, x)}, rounds=rounds, budget_seconds=seconds
         )
-    pairs = list(zip(found["ours"].samples_ms, found["peer"].samples_ms, strict=True))
-    ratios = sorted(a / b for a, b in pairs)
+    compared = ratios(found["ours"], found["peer"])
     return {
         "network": name,
         "peer": variant.source,
         "batch": batch,
-        "ratio": round(statistics.median(ratios), 4),
-        "ratio_quartiles": f"{ratios[len(ratios) // 4]:.3f}-{ratios[3 * len(ratios) // 4]:.3f}",
+        "ratio": median(compared, 4),
+        "ratio_quartiles": quartiles(compared),
         "ours_ms": round(found["ours"].median_ms, 3),
         "peer_ms": round(found["peer"].median_ms, 3),
-        "rounds": len(pairs),
+        "rounds": len(compared),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"))
+    parser = arguments(__doc__, rounds=25, seconds=60)
     parser.add_argument("--names", nargs="*", help="globs; the default is a member of each family")
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--seconds", type=float, default=60, help="after which no round of a network starts")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8])
-    arguments = parser.parse_args()
-    names = [n for glob in arguments.names for n in cs.zoo.names(glob)] if arguments.names else list(NAMES)
-    allocator = "keeps memory" if keep_memory() else "as it is"
-    machine = {"machine": processor_name(), "allocator": allocator, "threads": 1, "torch": torch.__version__}
-    machine["date"] = date.today().isoformat()
-    rows: list[dict[str, object]] = []
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    kind = "zoo_speed_all" if arguments.names else "zoo_speed"
-    with open(arguments.out / f"{date.today().isoformat()}_{kind}.csv", "w", newline="") as file:
-        for name in names:
-            for batch in arguments.batches if has_peer(cs.zoo.variants()[name]) else ():
-                rows.append(compare(name, batch, arguments.rounds, arguments.seconds) | machine)
-                writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-                if len(rows) == 1:
-                    writer.writeheader()
-                writer.writerow(rows[-1])
-                file.flush()  # a long run that is stopped keeps what it has measured
-                print({key: rows[-1][key] for key in ("network", "batch", "ratio", "ratio_quartiles")}, flush=True)
-    ratios = [float(str(row["ratio"])) for row in rows]
-    print(f"median {statistics.median(ratios):.3f}, largest {max(ratios):.3f}")
+    given = parser.parse_args()
+    names = [n for glob in given.names for n in cs.zoo.names(glob)] if given.names else list(NAMES)
+    rows = (
+        compare(name, batch, given.rounds, given.seconds)
+        for name in names
+        for batch in (given.batches if has_peer(cs.zoo.variants()[name]) else ())
+    )
+    shown = ("network", "batch", "ratio", "ratio_quartiles")
+    kind = "zoo_speed_all" if given.names else "zoo_speed"
+    written = write(given.out, kind, rows, one_thread_keeping_memory(), shown=shown)
+    found = [float(str(row["ratio"])) for row in written]
+    print(f"median {median(found)}, largest {max(found):.3f}")
 
 
 if __name__ == "__main__":

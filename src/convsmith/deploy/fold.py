@@ -19,7 +19,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from convsmith.deploy.agreement import TOLERANCES, eager_run, largest_difference
 from convsmith.deploy.snapshot import snapshot
-from convsmith.deploy.trace import NotTraceableError, trace
+from convsmith.deploy.trace import NotTraceableError, is_changed, trace
 from convsmith.nn import WeightNormConv2d
 
 # Exactly these layers: a subclass may standardise its weight, a parametrised layer computes it anew.
@@ -87,14 +87,9 @@ def _copy(module: nn.Module) -> nn.Module:
     plain: dict[nn.Module, nn.Module] = {}
     for parent in list(copied.modules()):
         for name, child in parent._modules.items():
-            if type(child) is WeightNormConv2d and not _changed(child):
+            if type(child) is WeightNormConv2d and not is_changed(child):
                 setattr(parent, name, plain.setdefault(child, child.plain()))
     return copied
-
-
-def _changed(module: nn.Module) -> bool:
-    """Whether a call of the module does something else than the `forward` of its class."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def _pairs(root: nn.Module, graph: fx.Graph, read: set[int]) -> list[tuple[str, str, nn.Module]]:
@@ -106,7 +101,7 @@ def _pairs(root: nn.Module, graph: fx.Graph, read: set[int]) -> list[tuple[str, 
 
     def simple(module: nn.Module) -> bool:
         own = (*module.parameters(), *module.buffers())
-        return not _changed(module) and module not in hidden and not any(id(tensor) in read for tensor in own)
+        return not is_changed(module) and module not in hidden and not any(id(tensor) in read for tensor in own)
 
     pairs = []
     for norm, nodes in calls.items():

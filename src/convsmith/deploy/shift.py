@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 
 from convsmith.deploy.agreement import TOLERANCES, check_run, eager_run, largest_difference
 from convsmith.deploy.snapshot import snapshot
-from convsmith.deploy.trace import NotTraceableError, trace
+from convsmith.deploy.trace import NotTraceableError, is_changed, trace
 from convsmith.deploy.wiring import NORMS
 from convsmith.nn import Shift
 from convsmith.nn.channel_map import ELEMENTWISE
@@ -41,7 +41,7 @@ def fold_shift(module: nn.Module) -> nn.Module:
     convolutions: dict[nn.Module, nn.Conv2d] = {}
     for parent in list(folded.modules()):
         for name, child in parent._modules.items():
-            if isinstance(child, Shift) and not _changed(child):
+            if isinstance(child, Shift) and not is_changed(child):
                 setattr(parent, name, convolutions.setdefault(child, child.as_convolution()))
     for shift_name, reader_name in _strided(folded, set(convolutions.values())) if convolutions else ():
         shift, reader = folded.get_submodule(shift_name), folded.get_submodule(reader_name)
@@ -66,11 +66,6 @@ def fold_shift_where_valid(module: nn.Module, example: Tensor) -> nn.Module:
     return folded if agrees else module
 
 
-def _changed(module: nn.Module) -> bool:
-    """Whether a call of the module does something else than the `forward` of its class."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
-
-
 def _strided(folded: nn.Module, shifts: set[nn.Conv2d]) -> list[tuple[str, str]]:
     """Names of each shift whose map only a strided 1 x 1 convolution reads, and of that convolution."""
     traced = snapshot(folded)
@@ -83,7 +78,7 @@ def _strided(folded: nn.Module, shifts: set[nn.Conv2d]) -> list[tuple[str, str]]
     called = [traced.get_submodule(str(node.target)) for node in nodes]
     hidden = {inner for module in called for inner in module.modules() if inner is not module}
     calls = Counter(called)
-    layers = {node: m for node, m in zip(nodes, called, strict=True) if m not in hidden and not _changed(m)}
+    layers = {node: m for node, m in zip(nodes, called, strict=True) if m not in hidden and not is_changed(m)}
     once = {node: layer for node, layer in layers.items() if calls[layer] == 1}
     starts = {traced.get_submodule(name) for name in names}
     pairs = []

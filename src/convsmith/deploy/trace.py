@@ -16,6 +16,11 @@ class NotTraceableError(ValueError):
     """The module's own `forward` branches on values or does what torch.fx cannot follow."""
 
 
+def is_changed(module: nn.Module) -> bool:
+    """Whether a call of the module does something else than the `forward` of its class: hooks, or one of its own."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
 def trace(module: nn.Module) -> tuple[fx.Graph, set[int]]:
     """The graph of a call with one tensor, other arguments at their defaults, and the ids of the tensors read.
 

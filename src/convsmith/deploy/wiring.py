@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from torch import fx, nn
 from torch.nn import functional as F
 
+from convsmith.deploy.trace import is_changed
 from convsmith.nn import BatchNorm
 from convsmith.nn.channel_map import ELEMENTWISE, POOLING
 from convsmith.nn.shuffle import shuffle_channels
@@ -192,7 +193,7 @@ def _plain_layers(network: nn.Module, graph: fx.Graph, read: set[int]) -> Iterat
     calls = Counter(called)
     for node, layer in zip(nodes, called, strict=True):
         own = [*layer.parameters(), *layer.buffers()]
-        changed = layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer)
+        changed = is_changed(layer)
         shared = own and (calls[layer] > 1 or layer in hidden or any(id(tensor) in read for tensor in own))
         known = type(layer) in (*CONVOLUTIONS, *_SINGLE_CHANNELS, nn.Linear, nn.ChannelShuffle)
         if known and not changed and not shared:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
+from convsmith.nn.channels import pair
 from convsmith.nn.conv import same_padding
 
 Branch = BlockSpec | tuple[BlockSpec, ...]  # one block, or a chain of them
@@ -106,13 +107,9 @@ def dilated(spec: BlockSpec, dilation: int) -> BlockSpec:
     own, padding = spec.get("dilation"), spec.get("padding")
     if padding is not None:
         grown = same_padding(spec.get("kernel_size"), own * (dilation - 1))
-        padding = tuple(a + b for a, b in zip(_pair(padding), _pair(grown), strict=True))
+        padding = tuple(a + b for a, b in zip(pair(padding), pair(grown), strict=True))
         return spec.replace(dilation=own * dilation, padding=padding)
     return spec.replace(dilation=own * dilation)
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
 
 
 def strided(chain: tuple[BlockSpec, ...], stride: int) -> tuple[BlockSpec, ...]:

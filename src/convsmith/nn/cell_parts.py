@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block, registered
 from convsmith.nn.act import build_act
+from convsmith.nn.channels import pair
 from convsmith.nn.norm import BATCH_NORM, build_norm
 from convsmith.nn.same_padding import Padding, pad_for_conv
 
@@ -32,7 +33,7 @@ class ActConvNorm(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
-        window = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        window = pair(kernel_size)
         steps = (stride, stride) if isinstance(stride, int) else stride
         self.act = shared_act(act, in_channels)
         self.pad, inner = pad_for_conv(window, steps, dilation, padding)

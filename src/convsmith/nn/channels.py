@@ -9,6 +9,11 @@ def round_channels(channels: float, *, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
+def pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """`(height, width)` of a size that may be given as one number."""
+    return (value, value) if isinstance(value, int) else value
+
+
 def check_divisible(**values: int) -> None:
     """Raise ValueError unless the first named value is a multiple of the second one."""
     (name, value), (by, divisor) = values.items()

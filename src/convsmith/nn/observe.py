@@ -9,6 +9,18 @@ from torch import Tensor, nn
 
 
 @contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Inside, the network is in eval mode; then each module is in the mode it was in, frozen norms included."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
 def observed(
     network: nn.Module, modules: Iterable[nn.Module], observe: Callable[[nn.Module, tuple[Tensor, ...]], None]
 ) -> Iterator[None]:
@@ -16,13 +28,10 @@ def observed(
 
     Behind it, also after an error, nobody observes and every module is in the mode it was in.
     """
-    flags = {module: module.training for module in network.modules()}
     handles = [module.register_forward_pre_hook(observe) for module in modules]
     try:
-        network.eval()
-        yield
+        with evaluating(network):
+            yield
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in flags.items():
-            module.training = training

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convsmith.arch import block
-from convsmith.nn.channels import check_divisible
+from convsmith.nn.channels import check_divisible, pair
 from convsmith.nn.norm import MeanOnlyBatchNorm, batch_moments
 from convsmith.nn.observe import observed
 
@@ -48,9 +48,9 @@ class WeightNormConv2d(nn.Module):
         check_divisible(in_channels=in_channels, groups=groups)
         check_divisible(out_channels=out_channels, groups=groups)
         self.in_channels, self.groups = in_channels, groups
-        self.kernel_size, self.stride, self.dilation = _pair(kernel_size), _pair(stride), _pair(dilation)
+        self.kernel_size, self.stride, self.dilation = pair(kernel_size), pair(stride), pair(dilation)
         same = (self.kernel_size[0] // 2 * self.dilation[0], self.kernel_size[1] // 2 * self.dilation[1])
-        self.padding = same if padding is None else _pair(padding)
+        self.padding = same if padding is None else pair(padding)
         self.v = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size))
         nn.init.kaiming_normal_(self.v, mode="fan_out", nonlinearity="relu")
         self.g = nn.Parameter(_lengths(self.v.detach()))
@@ -172,7 +172,3 @@ def initialise_weight_norm(
 
 def _lengths(v: Tensor) -> Tensor:
     return torch.linalg.vector_norm(v, dim=(1, 2, 3))
-
-
-def _pair(value: Pair) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value

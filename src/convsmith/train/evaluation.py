@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from convsmith.nn.observe import evaluating
 from convsmith.tasks import Task
 from convsmith.train.placement import place, workers_for
 
@@ -24,7 +23,7 @@ def evaluate(network: nn.Module, task: Task[Tensor], split: Split, batch_size: i
     """
     metrics = task.metrics()
     device = _device_of(network)
-    with _evaluating(network), torch.inference_mode():
+    with evaluating(network), torch.inference_mode():
         for batch in split.batches(batch_size, workers=workers_for(device)):
             images, targets = place(batch, task, device)
             outputs = network(images)
@@ -43,7 +42,7 @@ def check_data(network: nn.Module, task: Task[Tensor], data: DataSet) -> None:
     if len(data.train) == 0 or len(data.validation) == 0:
         raise ValueError(f"{data.name} must have images to train on and to validate with, got an empty split")
     images, targets = place(next(iter(data.validation.batches(1))), task, _device_of(network))
-    with _evaluating(network), torch.no_grad():
+    with evaluating(network), torch.no_grad():
         try:
             outputs = network(images)
         except torch.OutOfMemoryError:
@@ -55,18 +54,6 @@ def check_data(network: nn.Module, task: Task[Tensor], data: DataSet) -> None:
                 f"({str(error).splitlines()[0]}); make it with in_channels={shape[0]} and for this size"
             ) from None
         task.loss(outputs, targets)
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode for the time of the block; then each module has the mode that it had, frozen norms included."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _device_of(network: nn.Module) -> torch.device:

@@ -54,7 +54,10 @@ def _with_state(network: Network, trained: Architecture, weights: str | Path | M
     name, path, state = trained.name, "a state dict", weights
     if not isinstance(state, Mapping):
         path, state = str(state), read_weights(state)
-    order, names = order_of(name, state), names_of_peer(name, state)
+    order = order_of(name, state)
+    # Only a sorted file of another library needs that library to tell the order of its names.
+    foreign = path.endswith(".safetensors") and state.keys().isdisjoint(network.state_dict())
+    names = names_of_peer(name, state) if foreign else None
     try:
         fit_weights(network, state, path, order=order, names_in_order=names)
         return network

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from convsmith.network import Network, transplant
 from convsmith.network.weights import Order, map_names
+from convsmith.nn.observe import evaluating
 from convsmith.zoo.libraries import BUILDERS, build_peer, on_meta
 from convsmith.zoo.registry import families, variants
 from convsmith.zoo.variant import TORCHVISION
@@ -123,8 +124,6 @@ def _pretrained(name: str, library: str, model: str) -> nn.Module:
 
 def _difference(network: nn.Module, peer: nn.Module, size: int) -> float:
     image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    training = network.training
-    with torch.inference_mode():
-        ours, theirs = network.eval()(image), peer(image)
-    network.train(training)
+    with torch.inference_mode(), evaluating(network):
+        ours, theirs = network(image), peer(image)
     return float((ours - theirs).abs().max() / theirs.abs().max())
