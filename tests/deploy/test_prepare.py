@@ -81,22 +81,22 @@ def test_precision_is_that_of_the_computation_and_the_output_keeps_the_inputs_ty
 
 
 def test_a_backend_that_differs_from_eager_is_refused(add_backend):
-    add_backend("rounding", lambda network, example, threads: lambda x: network(x) * 1.001)
+    add_backend("rounding", lambda network, example, threads, precision: lambda x: network(x) * 1.001)
     with pytest.raises(ValueError, match=r"the back end rounding in float32 may differ from eager by 0\.0001"):
         deploy.prepare(network(), IMAGES, backend="rounding")
 
 
 def test_auto_picks_the_fastest_of_those_that_agree(add_backend, monkeypatch):
-    def fails(network, example, threads):
+    def fails(network, example, threads, precision):
         raise ValueError("this one cannot")
 
-    def slow(network, example, threads):
+    def slow(network, example, threads, precision):
         return lambda x: (time.sleep(0.02), network(x))[1]
 
     for name in set(_BACKENDS) - {"eager"}:
         monkeypatch.delitem(_BACKENDS, name)
     add_backend("slow", slow)
-    add_backend("wrong", lambda network, example, threads: lambda x: 2 * network(x))
+    add_backend("wrong", lambda network, example, threads, precision: lambda x: 2 * network(x))
     add_backend("failing", fails)
     add_backend("missing", fails, requires=("no_such_package",))
     prepared = deploy.prepare(network(), IMAGES, backend="auto")
@@ -110,7 +110,7 @@ def test_auto_picks_the_fastest_of_those_that_agree(add_backend, monkeypatch):
 
 
 def test_a_backend_whose_package_is_missing_names_the_extra(add_backend):
-    add_backend("missing", lambda network, example, threads: network, requires=("no_such_package",))
+    add_backend("missing", lambda network, example, threads, precision: network, requires=("no_such_package",))
     assert "missing" in deploy.backends.names()
     assert "missing" not in deploy.backends.installed()
     with pytest.raises(ImportError, match=r"pip install 'convsmith\[extra_of_it\]'"):
@@ -119,7 +119,7 @@ def test_a_backend_whose_package_is_missing_names_the_extra(add_backend):
 
 def test_a_name_is_taken_once():
     with pytest.raises(ValueError, match="the back end's name 'eager' is taken"):
-        register(Backend("eager", lambda network, example, threads: network))
+        register(Backend("eager", lambda network, example, threads, precision: network))
 
 
 class TwoOutputs(nn.Module):

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from convsmith.deploy import backends, clock
 from convsmith.deploy.agreement import TOLERANCES, Run, check_example, check_run, eager_run, largest_difference
+from convsmith.deploy.precision import PRECISIONS, check_precision, precision_of
 from convsmith.deploy.snapshot import snapshot
-
-PRECISIONS = {str(dtype).removeprefix("torch."): dtype for dtype in TOLERANCES}
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ def prepare(
     backend: str = "auto",
     threads: int | None = None,
     precision: str | None = None,
+    thorough: bool = False,
 ) -> Prepared:
     """Make a network run, in eval mode and without gradients, by a back end that agrees with eager.
 
@@ -51,19 +51,19 @@ def prepare(
         threads: How many threads compute (default: as many as torch uses now).
         precision: `float64`, `float32`, `float16` or `bfloat16` to compute in, the outputs converted back to the
             input's type (default: the module's own).
+        thorough: Let `auto` try those back ends too that take many seconds to prepare.
 
     Raises ValueError for an unknown back end and for one that cannot run the network or differs from eager, and
     ImportError for one that is not installed.
     """
-    if precision is not None and precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; the precisions are {', '.join(PRECISIONS)}")
+    check_precision(precision)
     count = torch.get_num_threads() if threads is None else threads
     clock.check_positive("threads", count)
     check_example(example)
     if backend != "auto":
         return Prepared(_verified(module, example, backend, count, precision), backend, count)
     runs, rejected = {}, {}
-    for name in backends.installed():
+    for name in backends.installed(thorough=thorough):
         try:
             runs[name] = _verified(module, example, name, count, precision)
         except (ValueError, RuntimeError) as error:
@@ -78,28 +78,19 @@ def prepare(
 
 def _verified(module: nn.Module, example: Tensor, name: str, threads: int, precision: str | None) -> Run:
     entry = backends.get(name)
+    word = precision_of(example) if precision is None else precision
+    entry.check(example, word)
     network = snapshot(module).to(example.device)
     reference = eager_run(network)
     check_run(reference, example)
+    run = entry.prepare(snapshot(network), example, threads, word)
     if name == "eager" and precision is None:
-        return entry.prepare(network, example, threads)
-    dtype = example.dtype if precision is None else PRECISIONS[precision]
-    converted = network if precision is None else snapshot(network).to(dtype)
-    run = entry.prepare(converted, example.to(dtype), threads)
-    if precision is not None:
-        run = _converting(run, dtype)
-    tolerance = max(TOLERANCES[dtype], TOLERANCES[example.dtype])
+        return run
+    tolerance = max(TOLERANCES[PRECISIONS[word]], TOLERANCES[example.dtype])
     difference = largest_difference(reference, run, example)
     if not difference <= tolerance:
         raise ValueError(
-            f"the back end {name} in {str(dtype).removeprefix('torch.')} may differ from eager by {tolerance:g} of the "
-            f"largest output, and differs by {difference:.2g}; choose another back end or precision"
+            f"the back end {name} in {word} may differ from eager by {tolerance:g} of the largest output, and differs "
+            f"by {difference:.2g}; choose another back end or precision"
         )
     return run
-
-
-def _converting(run: Run, dtype: torch.dtype) -> Run:
-    def convert(x: Tensor) -> Tensor:
-        return run(x.to(dtype)).to(x.dtype)
-
-    return convert

@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor, nn
 
+from convsmith.arch import write_whole_bytes
 from convsmith.deploy import onnx
 from convsmith.deploy.agreement import Run
-from convsmith.deploy.backends.registry import Backend, register
+from convsmith.deploy.backends.registry import Artefact, Backend, register
 from convsmith.deploy.lean import lean
+from convsmith.deploy.precision import in_precision
+
+FILE = "network.onnx"
+LOADER = '''"""Runs {file} with ONNX Runtime."""
+from pathlib import Path
+
+import onnxruntime
 
 
-def prepare(network: nn.Module, example: Tensor, threads: int) -> Run:
+def load(threads=1):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    path = Path(__file__).with_name("{file}")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {{"{input}": x}})[0]
+'''
+
+
+def prepare(network: nn.Module, example: Tensor, threads: int, precision: str) -> Run:
     """A session over the model that `export` would write, held in memory."""
-    if example.device.type != "cpu":
-        raise ValueError(
-            f"the back end onnxruntime computes on the CPU, and the example is on {example.device}; move it"
-        )
-    return onnx.load(onnx.convert(lean(network, example), example, {}), threads)
+    return onnx.load(_model(network, example, precision), threads)
 
 
-ONNXRUNTIME = register(Backend("onnxruntime", prepare, requires=("onnx", "onnxscript", "onnxruntime"), extra="onnx"))
+def write(network: nn.Module, example: Tensor, folder: Path, precision: str) -> Artefact:
+    """The ONNX model that `export` writes."""
+    write_whole_bytes(folder / FILE, _model(network, example, precision))
+    return Artefact((FILE,), LOADER.format(file=FILE, input=onnx.INPUT), ("onnxruntime", "numpy"))
+
+
+def _model(network: nn.Module, example: Tensor, precision: str) -> bytes:
+    return onnx.convert(in_precision(lean(network, example), example, precision), example, {})
+
+
+ONNXRUNTIME = register(
+    Backend(
+        "onnxruntime",
+        prepare,
+        requires=("onnx", "onnxscript", "onnxruntime"),
+        extra="onnx",
+        precisions=("float32", "float16"),
+        write=write,
+    )
+)

@@ -1,0 +1,42 @@
+"""The precisions that a back end may compute in, as words, and a network converted to one of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from convsmith.deploy.agreement import TOLERANCES
+
+PRECISIONS = {str(dtype).removeprefix("torch."): dtype for dtype in TOLERANCES}
+
+
+class Converting(nn.Module):
+    """A network that computes in another type than that of its input, which its output gets back."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype):
+        super().__init__()
+        self.network = network.to(dtype)
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's output for `x`, in the type of `x`."""
+        return self.network(x.to(self.dtype)).to(x.dtype)  # type: ignore[no-any-return]
+
+
+def precision_of(x: Tensor) -> str:
+    """The word for a tensor's type, such as `float32`."""
+    return str(x.dtype).removeprefix("torch.")
+
+
+def check_precision(precision: str | None) -> None:
+    """Raise ValueError for a word that is no precision; None is allowed."""
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; the precisions are {', '.join(PRECISIONS)}")
+
+
+def in_precision(network: nn.Module, example: Tensor, precision: str) -> nn.Module:
+    """A network that takes and gives the example's type and computes in that precision.
+
+    The network itself is converted where the two differ: give a copy. Fold what can be folded before.
+    """
+    return network if precision == precision_of(example) else Converting(network, PRECISIONS[precision]).eval()
