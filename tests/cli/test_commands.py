@@ -131,7 +131,14 @@ def test_latency(convsmith):
     rows = from_json(convsmith("latency", "tiny.json", "--batch", 3, "--threads", 1, "--backend", "eager", "--json"))
     assert {"name", "backend", "device", "batch", "threads", "median_ms"} <= rows[0].keys()
     assert (rows[0]["name"], rows[0]["batch"], rows[0]["backend"]) == ("tiny.json", 3, "eager")
-    assert rows[0]["median_ms"] > 0
+    assert rows[0]["low_ms"] <= rows[0]["median_ms"] <= rows[0]["high_ms"]
+    options = ("--precision", "bfloat16", "--layout", "channels_last", "--rounds", 3, "--seconds", 0.1)
+    (row,) = from_json(convsmith("latency", "tiny.json", *options, "--json"))
+    assert (row["precision"], row["layout"], row["rounds"]) == ("bfloat16", "channels_last", 3)
+    code, out, err = convsmith("latency", "tiny.json", "resnet18", "--input-size", 8, "--rounds", 2)
+    assert code == 0
+    assert len(out.splitlines()) == 3
+    assert "with 50% probability" in err
 
 
 @pytest.mark.slow
@@ -201,6 +208,9 @@ def test_train_takes_the_classes_and_channels_of_the_data(convsmith):
         (("latency", "tiny.json", "--backend", "tensorrrt"), "unknown back end 'tensorrrt'"),
         (("latency", "googlenet", "--input-size", "4"), "an input of 4x4 does not fit googlenet"),
         (("latency", "tiny.json", "--threads", "0"), "--threads"),
+        (("latency", "tiny.json", "--layout", "nhwc"), "unknown layout 'nhwc'; the layouts are contiguous, channels_l"),
+        (("latency", "tiny.json", "--precision", "fp4"), "unknown precision 'fp4'"),
+        (("latency", "tiny.json", "--seconds", "0"), "must be a finite positive number"),
         (("latency", "tiny.json", "--device", "cuda:7"), "device"),
         (("search", "--data", "digits", "--trials", "0"), "--trials"),
         (("search", "--data", "digits", "--max-latency-ms", "nan"), "must be a finite positive number"),

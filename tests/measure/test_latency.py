@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import time
 from typing import ClassVar
 
@@ -7,7 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from convsmith.deploy import clock
+from convsmith.deploy import allocator, clock, rounds
+from convsmith.deploy.conditions import Conditions
+from convsmith.measure import timed
+from convsmith.measure.cuda_graph import captured
 from convsmith.measure.latency import latencies, latency
 
 
@@ -90,7 +94,12 @@ def test_the_result_says_how_it_was_measured_and_is_plain_data():
     assert (found.rounds, found.calls_per_round, found.backend, found.device) == (5, 1, "eager", "cpu")
     assert (found.batch, found.threads, found.torch_version) == (2, 1, torch.__version__)
     assert found.noisy == (found.spread_ms > 0.05 * found.median_ms)
-    assert json.loads(json.dumps(dataclasses.asdict(found))) == dataclasses.asdict(found)
+    assert found.low_ms <= found.median_ms <= found.high_ms
+    assert found.coverage == 0.9375
+    assert (found.precision, found.layout, found.cuda_graph, found.ratio) == ("float32", "contiguous", False, None)
+    plain = json.loads(json.dumps(dataclasses.asdict(found)))
+    assert plain["conditions"]["cores"] == list(found.conditions.cores)
+    assert plain["warnings"] == list(found.warnings)
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.median_ms = 0.0
 
@@ -107,6 +116,127 @@ def test_an_unsteady_network_is_noisy():
             return x
 
     assert latency(Unsteady(), (1, 1), rounds=9).noisy
+
+
+def test_threads_are_held_on_cores_while_measured_and_free_before_and_after(monkeypatch):
+    seen = []
+    measure = clock.measure
+
+    def recording(*args, **kwargs):
+        seen.append(os.sched_getaffinity(0))
+        return measure(*args, **kwargs)
+
+    monkeypatch.setattr(clock, "measure", recording)
+    allowed = os.sched_getaffinity(0)
+    found = latency(Probe(), (1, 3, 4, 4), rounds=3)
+    assert seen == [set(found.conditions.cores)]
+    assert len(found.conditions.cores) == 1
+    assert found.conditions.pinned
+    assert os.sched_getaffinity(0) == allowed
+
+    class Failing(Probe):
+        def forward(self, x):
+            if seen[1:]:
+                raise KeyError("late")
+            return super().forward(x)
+
+    with pytest.raises(KeyError):
+        latency(Failing(), (1, 3, 4, 4))
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_ratios_are_to_the_first_and_paired_by_round(monkeypatch):
+    series = {"a": (1.0, 2.0, 4.0, 3.0, 5.0, 1.0), "b": (2.0, 4.0, 8.0, 6.0, 10.0, 3.0)}
+
+    def measure(candidates, *, watch, **_):
+        watch(), watch()
+        return {name: rounds.timing(list(series[name]), 1) for name in candidates}
+
+    monkeypatch.setattr(clock, "measure", measure)
+    found = latencies({name: nn.Identity() for name in "ab"}, (1, 3))
+    assert found["a"].ratio is None
+    assert found["b"].ratio == timed.Ratio("a", 2.0, 2.0, 3.0, 0.96875)
+    assert (found["b"].low_ms, found["b"].high_ms) == (2.0, 10.0)
+    assert "the interval is 160% of the median wide; more rounds narrow it" in found["b"].warnings
+
+
+def state(**changes):
+    quiet = Conditions((0,), True, 2.0, 0.1, 0.2, 0.01, 0.0, 0.01, 3000.0, 3050.0, None)
+    return dataclasses.replace(quiet, **changes)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "threads", "message"),
+    [
+        (state(others_share=0.25), 1, "other processes took 25% of the time of the cores that computed"),
+        (state(stolen_share=0.04), 1, "other guests of this machine's host took 4% of the cores' time"),
+        (state(waited_share=0.5), 1, "its threads waited for a core during 50% of the time"),
+        (state(slowest_mhz=2000.0), 1, "the frequency of the cores changed between 2000 and 3050 MHz"),
+        (state(), 4, "4 threads computed on 1 cores"),
+    ],
+)
+def test_doubtful_conditions_are_told(conditions, threads, message):
+    (found,) = timed.doubts(conditions, threads=threads)
+    assert message in found
+
+
+def test_quiet_conditions_and_unknown_ones_raise_no_doubt():
+    unknown = Conditions((0,), False, 2.0, *[None] * 8)
+    assert timed.doubts(state(), threads=1) == timed.doubts(unknown, threads=2) == []
+
+
+def test_a_steady_series_has_no_warning_and_three_rounds_have_one():
+    steady = timed.timed({"": rounds.timing([1.0, 1.01, 0.99] * 7, 1)}, state(), threads=1)[""]
+    assert (steady.warnings, steady.noisy) == ((), False)
+    few = timed.timed({"": rounds.timing([1.0, 1.01, 0.99], 1)}, state(), threads=1)[""]
+    assert few.warnings == ("3 rounds give an interval of 75% only; ask for more",)
+
+
+class Layout(nn.Module):
+    seen: ClassVar[set[tuple[bool, bool]]] = set()
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        last = torch.channels_last
+        self.seen.add((x.is_contiguous(memory_format=last), self.conv.weight.is_contiguous(memory_format=last)))
+        return self.conv(x)
+
+
+def test_channels_last_is_for_weights_and_input_and_leaves_the_network_alone(monkeypatch):
+    monkeypatch.setattr(Layout, "seen", set())
+    module = Layout()
+    latency(module, (2, 3, 8, 8), rounds=2)
+    assert Layout.seen == {(False, False)}
+    Layout.seen.clear()
+    assert latency(module, (2, 3, 8, 8), rounds=2, layout="channels_last").layout == "channels_last"
+    assert (True, True) in Layout.seen
+    assert Layout.seen <= {(True, True), (False, True)}  # the checks of `prepare` make noise of their own layout
+    assert module.conv.weight.is_contiguous()
+
+
+def test_precision_is_what_the_network_computes_in():
+    class Type(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            types.add(self.weight.dtype)
+            return x * self.weight
+
+    types = set()
+    found = latency(Type(), (1, 3), rounds=2, precision="bfloat16")
+    assert found.precision == "bfloat16"
+    assert types == {torch.float32, torch.bfloat16}  # the first is what it was compared with
+
+
+def test_the_result_says_whether_memory_was_kept(monkeypatch):
+    assert not latency(nn.Identity(), (1, 3), rounds=2).keeps_memory
+    monkeypatch.setattr(allocator, "_kept", True)
+    assert latency(nn.Identity(), (1, 3), rounds=2).keeps_memory
 
 
 def test_the_budget_is_per_network(monkeypatch):
@@ -139,6 +269,15 @@ def test_onnxruntime_is_measured_too():
         ({"a": nn.Identity()}, (1, 3), {"rounds": 0}, "rounds must be a positive integer"),
         ({"a": nn.Identity()}, (1, 3), {"budget_seconds": 0}, "budget_seconds must be positive"),
         ({"a": nn.Identity()}, (1, 3), {"backend": "eagr"}, "did you mean 'eager'"),
+        ({"a": nn.Identity()}, (1, 3), {"precision": "float8"}, "unknown precision 'float8'"),
+        ({"a": nn.Identity()}, (1, 3), {"layout": "nhwc"}, "unknown layout 'nhwc'; the layouts are contiguous"),
+        (
+            {"a": nn.Identity()},
+            (1, 3),
+            {"layout": "channels_last"},
+            r"of inputs \(N, C, H, W\), got the shape \(1, 3\)",
+        ),
+        ({"a": nn.Identity()}, (1, 3, 4, 4), {"layout": "channels_last", "backend": "auto"}, "auto chooses its own"),
         ({"a": nn.Identity()}, (1, 3), {"device": "cuda:99"}, "the device must be the CPU or a CUDA device"),
     ],
 )
@@ -152,3 +291,27 @@ def test_a_cuda_device_is_measured():
     found = latency(nn.Conv2d(3, 64, 3), (8, 3, 224, 224), device="cuda", rounds=5)
     assert found.device == "cuda"
     assert found.median_ms > 0
+
+
+@pytest.mark.gpu
+def test_a_pass_is_recorded_where_it_can_be():
+    class Waiting(nn.Module):
+        def forward(self, x):
+            return x * x.sum().item()
+
+    networks = {"a": nn.Conv2d(3, 8, 3), "b": nn.Conv2d(3, 8, 3)}
+    assert all(found.cuda_graph for found in latencies(networks, (1, 3, 32, 32), device="cuda", rounds=3).values())
+    launched = latencies(networks, (1, 3, 32, 32), device="cuda", rounds=3, cuda_graph=False)
+    assert not any(found.cuda_graph for found in launched.values())
+    mixed = latencies({**networks, "c": Waiting()}, (1, 3, 32, 32), device="cuda", rounds=3)
+    assert not any(found.cuda_graph for found in mixed.values())
+
+
+@pytest.mark.gpu
+def test_a_replayed_pass_computes_what_the_network_computes():
+    module, x = nn.Conv2d(3, 8, 3).cuda().eval(), torch.randn(2, 3, 16, 16, device="cuda")
+    with torch.inference_mode():
+        replay = captured(module, x)
+        torch.testing.assert_close(replay(), module(x))
+        x.mul_(2)
+        torch.testing.assert_close(replay(), module(x))

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import Batch, InputSize, Json, Names, Threads
-from convsmith.cli.output import print_json, print_table, say
+from convsmith.cli.arguments import Batch, InputSize, Json, Names, Threads, positive
+from convsmith.cli.output import print_json
 from convsmith.cli.subjects import subjects
+from convsmith.cli.times import print_times
 
 
 @app.command(epilog="Example: convsmith latency resnet18 mobilenet_v2 --backend onnxruntime --threads 2")
@@ -21,9 +22,17 @@ def latency(
     threads: Threads = 1,
     input_size: InputSize = None,
     device: Annotated[str, typer.Option(help="Where to run, as torch names it.")] = "cpu",
+    precision: Annotated[
+        str | None, typer.Option(help="What to compute in, such as bfloat16; by default the network's own type.")
+    ] = None,
+    layout: Annotated[str, typer.Option(help="contiguous, or channels_last in eager and compile.")] = "contiguous",
+    rounds: Annotated[int, typer.Option(min=1, help="Samples of each network.")] = 20,
+    seconds: Annotated[
+        float, typer.Option(callback=positive, help="Time per network after which no further round starts.")
+    ] = 5.0,
     json: Json = False,
 ) -> None:
-    """Measure forward passes on this device: medians of interleaved rounds, with their spread."""
+    """Measure forward passes on this device: medians of interleaved rounds, their intervals and their ratios."""
     from convsmith import measure
     from convsmith.network import output_shapes
 
@@ -36,23 +45,19 @@ def latency(
             if subject.architecture is not None:
                 output_shapes(subject.architecture, shape)  # an input that does not fit is told before anything runs
         modules = {subject.name: subject.build() for subject in group}
-        found = measure.latencies(modules, shape, backend=backend, device=device, threads=threads)
+        found = measure.latencies(
+            modules,
+            shape,
+            backend=backend,
+            device=device,
+            threads=threads,
+            precision=precision,
+            layout=layout,
+            rounds=rounds,
+            budget_seconds=seconds,
+        )
         rows += [{"name": name, **dataclasses.asdict(own), "input_size": shape[-1]} for name, own in found.items()]
     if json:
         print_json(rows)
         return
-    print_table(
-        ("name", ">latency / ms", ">spread / ms", "backend", "device", ">batch", ">threads", ">input"),
-        (
-            (
-                str(row["name"]),
-                f"{row['median_ms']:.3f}",
-                f"{row['spread_ms']:.3f}",
-                *(str(row[key]) for key in ("backend", "device", "batch", "threads", "input_size")),
-            )
-            for row in rows
-        ),
-    )
-    for row in rows:
-        if row["noisy"]:
-            say(f"{row['name']}: the spread is more than a twentieth of the median; measure again on a quieter machine")
+    print_times(rows, ("backend", "device", "precision", "batch", "threads", "input_size"))

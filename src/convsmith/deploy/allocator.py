@@ -14,6 +14,8 @@ import sys
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 LARGEST_INT = 2**31 - 1
 
+_kept = False  # glibc does not tell what it was told
+
 
 def keep_memory() -> bool:
     """Keep freed memory in this process from now on; False where the C library is not glibc, and nothing was changed.
@@ -21,11 +23,18 @@ def keep_memory() -> bool:
     Every size is served from the heap (no mmap) and the heap is never trimmed: the process keeps its peak. An
     environment variable would do the same only if it were set before the process started.
     """
+    global _kept
     if not sys.platform.startswith("linux"):
         return False
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False
-    return all(
+    _kept = all(
         library.mallopt(option, value) == 1 for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, LARGEST_INT))
     )
+    return _kept
+
+
+def keeps_memory() -> bool:
+    """Whether `keep_memory` was called in this process, and succeeded."""
+    return _kept
