@@ -120,11 +120,28 @@ def test_cost_of_names_globs_files_and_other_libraries(convsmith):
     rows = from_json(convsmith("cost", "tiny.json", "mobilenet_v2*", "torchvision:resnet18", "timm:resnet18", "--json"))
     by_name = {row["name"]: row for row in rows}
     assert len(rows) == 1 + len(cs.zoo.names("mobilenet_v2*")) + 2
-    assert set(rows[0]) == {"name", "params", "macs", "activations", "memory_bytes", "uncounted"}
+    assert set(rows[0]) == {"name", "params", "macs", "activations", "memory_bytes", "macs_per_byte", "uncounted"}
     assert by_name["tiny.json"]["macs"] == 6992
     assert by_name["torchvision:resnet18"]["macs"] == by_name["timm:resnet18"]["macs"] == 1_814_073_344
     halved = from_json(convsmith("cost", "resnet18", "--input-size", 112, "--batch", 2, "--json"))
     assert halved[0]["macs"] == 2 * cs.measure.cost(cs.zoo.get("resnet18"), (1, 3, 112, 112)).macs
+
+
+def test_cost_by_parts(convsmith):
+    (row,) = from_json(convsmith("cost", "tiny.json", "--by", "stage", "--json"))
+    assert [stage["stage"] for stage in row["by_stage"]] == ["stem", "stages.0", "head"]
+    assert sum(stage["macs"] for stage in row["by_stage"]) == row["macs"] == 6992
+    (row,) = from_json(convsmith("cost", "tiny.json", "--by", "operator", "--json"))
+    assert sum(operator["macs"] for operator in row["by_operator"]) == 6992
+    code, out, _ = convsmith("cost", "torchvision:resnet18", "--by", "module", "--depth", 1)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines() if line.startswith("layer")] == [
+        "layer",
+        *map("layer{}".format, "1234"),
+    ]
+    code, _, err = convsmith("cost", "torchvision:resnet18", "--by", "stage")
+    assert code == 2
+    assert "stages are known of architectures, and torchvision:resnet18 is a module; take --by module" in err
 
 
 def test_latency(convsmith):

@@ -37,6 +37,33 @@ def test_adding_up_blocks_gives_what_one_pass_of_the_network_gives(name):
     assert all(added.by_module[path] == watched.by_module[path] for path in both)
 
 
+def test_by_stage():
+    two = TINY.replace(stages=[TINY.stages[0], [cs.spec(ConvNormAct, 16), cs.spec(ConvNormAct, 24, stride=2)]])
+    cost = cs.measure.cost(two.replace(aux=[(0, 0, cs.spec(Classifier, 10))]), (2, 3, 8, 8))
+    stages = cost.by_stage
+    assert list(stages) == ["stem", "stages.0", "stages.1", "head", "aux"]
+    assert [stage.output for stage in stages.values()] == [(2, 8, 8, 8), (2, 16, 4, 4), (2, 24, 2, 2), (2, 10), None]
+    assert stages["stages.1"].params == 16 * 16 * 9 + 2 * 16 + 16 * 24 * 9 + 2 * 24
+    assert stages["stages.1"].macs == 2 * (16 * 16 * 16 * 9 + 4 * 16 * 24 * 9)
+    assert stages["stages.1"].activations == 2 * (16 * 16 + 4 * 24)
+    for number in ("params", "macs", "activations", "memory_bytes"):
+        assert sum(getattr(stage, number) for stage in stages.values()) == getattr(cost, number)
+    assert cost.macs_per_byte == cost.macs / cost.memory_bytes
+    assert cs.measure.cost(nn.Conv2d(3, 4, 1), (1, 3, 4, 4)).by_stage == {}
+
+
+def test_the_memory_traffic_of_a_pointwise_convolution_is_least_for_equal_widths():
+    """G1 of Ma et al. 2018: MAC >= 2 sqrt(hw B) + B / hw with B = hw c1 c2, equality exactly for c1 = c2."""
+    hw = 56 * 56
+    for c1, c2 in ((128, 128), (64, 256), (32, 512), (256, 64)):
+        conv = nn.Conv2d(c1, c2, 1, bias=False, device="meta")
+        elements = cs.measure.cost(conv, (1, c1, 56, 56)).memory_bytes / 4
+        macs = hw * c1 * c2
+        bound = 2 * (hw * macs) ** 0.5 + macs / hw
+        assert elements == hw * (c1 + c2) + c1 * c2
+        assert elements == bound if c1 == c2 else elements > 1.1 * bound
+
+
 def test_auxiliary_heads_count_as_params_only():
     with_aux = TINY.replace(aux=[(0, 0, cs.spec(Classifier, 10))])
     plain, more = cs.measure.cost(TINY, (1, 3, 8, 8)), cs.measure.cost(with_aux, (1, 3, 8, 8))

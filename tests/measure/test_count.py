@@ -12,11 +12,11 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 from torch.nn.utils import prune
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.flop_counter import FlopCounterMode
 
 from convsmith.measure import observe
 from convsmith.measure.count import ModuleCounts, OperatorCounts, count
+from tests.measure.untouched import state
 
 
 class Call(nn.Module):
@@ -233,14 +233,19 @@ def test_by_module_and_by_operator():
     network.own = nn.Parameter(torch.ones(4, 4, 1, 1))
     counts = count(network, (1, 4, 8, 10))
     conv, relu, head = 80 * 8 + 16, 80 * 8, 80 * 6 + 8
+    wide, narrow = (1, 4, 8, 10), (1, 2, 8, 10)
     assert dict(counts.by_module) == {
-        "": ModuleCounts(16 + 16 + 8 + 12, 80 * (3 * 16 + 8), 80 * 14, FLOAT * (3 * conv + 2 * relu + 80 * 12 + head)),
-        "parts": ModuleCounts(16 + 8 + 12, 80 * (2 * 16 + 8), 80 * 10, FLOAT * (2 * conv + 2 * relu + head)),
-        "parts.0": ModuleCounts(16, 80 * 2 * 16, 80 * 8, FLOAT * (2 * conv + 2 * relu)),
-        "parts.0.0": ModuleCounts(16, 80 * 2 * 16, 80 * 8, FLOAT * 2 * conv),
-        "parts.0.1": ModuleCounts(0, 0, 0, FLOAT * 2 * relu),
-        "parts.1": ModuleCounts(8, 80 * 8, 80 * 2, FLOAT * head),
-        "parts.2": ModuleCounts(12, 0, 0, 0),
+        "": ModuleCounts(
+            *(16 + 16 + 8 + 12, 80 * (3 * 16 + 8), 80 * 14, FLOAT * (3 * conv + 2 * relu + 80 * 12 + head), 1, narrow)
+        ),
+        "parts": ModuleCounts(
+            *(16 + 8 + 12, 80 * (2 * 16 + 8), 80 * 10, FLOAT * (2 * conv + 2 * relu + head), 0, None)
+        ),
+        "parts.0": ModuleCounts(16, 80 * 2 * 16, 80 * 8, FLOAT * (2 * conv + 2 * relu), 2, wide),
+        "parts.0.0": ModuleCounts(16, 80 * 2 * 16, 80 * 8, FLOAT * 2 * conv, 2, wide),
+        "parts.0.1": ModuleCounts(0, 0, 0, FLOAT * 2 * relu, 2, wide),
+        "parts.1": ModuleCounts(8, 80 * 8, 80 * 2, FLOAT * head, 1, narrow),
+        "parts.2": ModuleCounts(12, 0, 0, 0, 0, None),
     }
     assert list(counts.by_module) == [name for name, _ in network.named_modules()]
     assert dict(counts.by_operator) == {
@@ -250,6 +255,10 @@ def test_by_module_and_by_operator():
     }
     assert counts.params == sum(parameter.numel() for parameter in network.parameters())
     assert counts.output == (1, 2, 8, 10)
+    intensity = 80 * (3 * 16 + 8) / (FLOAT * (3 * conv + head))
+    assert counts.by_operator["convolution"].macs_per_byte == pytest.approx(intensity)
+    assert counts.by_module["parts.1"].macs_per_byte == pytest.approx(80 * 8 / (FLOAT * head))
+    assert counts.by_module["parts.2"].macs_per_byte == 0
 
 
 def test_a_module_inside_itself_counts_once():
@@ -423,41 +432,6 @@ def test_a_network_of_timm():
 
 
 # Nothing is touched
-
-
-def state(module):
-    """All that `count` might have changed in a module or in torch, comparable by `==`."""
-    hooks = [
-        name
-        for name in vars(torch.nn.modules.module)
-        if name.startswith("_global_") and isinstance(vars(torch.nn.modules.module)[name], dict)
-    ]
-    return {
-        "tensors": {name: tensor.clone().numpy().tobytes() for name, tensor in module.state_dict().items()},
-        "identities": [id(tensor) for tensor in (*module.parameters(), *module.buffers())],
-        "grads": [parameter.grad for parameter in module.parameters()],
-        "attributes": [{name: id(value) for name, value in vars(part).items()} for part in module.modules()],
-        "contents": [
-            {name: repr(value) for name, value in vars(part).items() if isinstance(value, (dict, list, deque, int))}
-            for part in module.modules()
-        ],
-        "training": [part.training for part in module.modules()],
-        "global hooks": {name: list(vars(torch.nn.modules.module)[name]) for name in hooks},
-        "generators": (
-            torch.get_rng_state().tolist(),
-            random.getstate(),
-            str(np.random.get_state()),  # noqa: NPY002
-        ),
-        "functions": [id(function) for function in (*vars(F).values(), *vars(torch).values())],
-        "modes": (
-            torch.is_grad_enabled(),
-            torch.is_inference_mode_enabled(),
-            _get_current_dispatch_mode(),
-            torch.get_default_dtype(),
-            torch.backends.mha.get_fastpath_enabled(),
-            gc.isenabled(),
-        ),
-    }
 
 
 class Messy(nn.Module):

@@ -4,17 +4,21 @@ from convsmith.measure.cost import Cost, cost
 from convsmith.measure.count import Counts, ModuleCounts, OperatorCounts, count
 from convsmith.measure.device import DeviceSpeed, device_speed
 from convsmith.measure.latency import Latency, latencies, latency
+from convsmith.measure.summary import Layer, Summary, summary
 
 __all__ = [
     "Cost",
     "Counts",
     "DeviceSpeed",
     "Latency",
+    "Layer",
     "ModuleCounts",
     "OperatorCounts",
+    "Summary",
     "cost",
     "count",
     "device_speed",
     "latencies",
     "latency",
+    "summary",
 ]

@@ -7,8 +7,7 @@ every candidate.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -17,6 +16,7 @@ from torch import nn
 
 from convsmith.arch import Architecture, BlockSpec
 from convsmith.measure.count import Counts, ModuleCounts, OperatorCounts, count
+from convsmith.measure.untouched import in_eval_mode
 from convsmith.network import output_shapes
 from convsmith.network.build import carried
 from convsmith.network.shapes import Shape, Shapes
@@ -35,10 +35,31 @@ class Cost:
     memory_bytes: int
     parts: tuple[tuple[str, Counts], ...]
 
+    @property
+    def macs_per_byte(self) -> float:
+        """Arithmetic intensity: multiply-accumulates for each byte that is read or written; 0 where none is."""
+        return self.macs / self.memory_bytes if self.memory_bytes else 0.0
+
+    @cached_property
+    def by_stage(self) -> Mapping[str, ModuleCounts]:
+        """Counts of an architecture by "stem", "stages.0", ..., "neck", "head", and "aux" where there is one.
+
+        Auxiliary heads have params only, as they do not run in `forward`. Of a module it is empty: `by_module` tells
+        its parts.
+        """
+        stages: dict[str, list[ModuleCounts]] = {}
+        for path, counts in self.parts if self.parts and self.parts[0][0] else ():
+            stage = path.rsplit(".", 1)[0] if "." in path else path
+            stages.setdefault(stage, []).append(counts.by_module[""])
+        found = {stage: _sum(blocks) for stage, blocks in stages.items()}
+        aux = self.params - sum(stage.params for stage in found.values())
+        return {**found, "aux": ModuleCounts(aux, 0, 0, 0, 0, None)} if found and aux else found
+
     @cached_property
     def by_module(self) -> Mapping[str, ModuleCounts]:
         """Counts by module path as in `named_modules`, "" being the whole."""
-        whole = ModuleCounts(self.params, self.macs, self.activations, self.memory_bytes)
+        output = self.parts[-1][1].output if self.parts else None
+        whole = ModuleCounts(self.params, self.macs, self.activations, self.memory_bytes, 1, output)
         found = {"": whole}
         for path, counts in self.parts:
             for inner, module in counts.by_module.items():
@@ -74,7 +95,7 @@ def cost(network: nn.Module | Architecture, input_shape: Shape = (1, 3, 224, 224
     where the input does not fit an architecture.
     """
     if not isinstance(network, Architecture):
-        with _in_eval_mode(network):
+        with in_eval_mode(network):
             return _total((("", count(network, tuple(input_shape))),))
     shapes: Shapes = (tuple(input_shape),)
     parts: list[tuple[str, Counts]] = []
@@ -89,19 +110,6 @@ def cost(network: nn.Module | Architecture, input_shape: Shape = (1, 3, 224, 224
     return _total(tuple(parts), extra_params=aux)
 
 
-@contextmanager
-def _in_eval_mode(module: nn.Module) -> Iterator[None]:
-    # By the flags alone: a module's own `train` may do more.
-    flags = {part: part.training for part in module.modules()}
-    try:
-        for part in flags:
-            part.training = False
-        yield
-    finally:
-        for part, training in flags.items():
-            part.training = training
-
-
 def _total(parts: tuple[tuple[str, Counts], ...], extra_params: int = 0) -> Cost:
     counts = [own for _, own in parts]
     return Cost(
@@ -110,6 +118,17 @@ def _total(parts: tuple[tuple[str, Counts], ...], extra_params: int = 0) -> Cost
         activations=sum(c.activations for c in counts),
         memory_bytes=sum(c.memory_bytes for c in counts),
         parts=parts,
+    )
+
+
+def _sum(blocks: list[ModuleCounts]) -> ModuleCounts:
+    return ModuleCounts(
+        params=sum(block.params for block in blocks),
+        macs=sum(block.macs for block in blocks),
+        activations=sum(block.activations for block in blocks),
+        memory_bytes=sum(block.memory_bytes for block in blocks),
+        calls=1,
+        output=blocks[-1].output,
     )
 
 

@@ -6,22 +6,19 @@ copy of the module.
 """
 
 import copy
-import gc
-import random
-from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from convsmith.measure.observe import Cost, Event, ForReal, OnMeta, Span, module_calls
+from convsmith.measure.observe import Cost, Event, ForReal, OnMeta, Span, module_calls, shapes_of
+from convsmith.measure.untouched import attention_in_parts, garbage_kept, left_as_it_was
 
 Input = Any
 """A shape (tuple of integers), a tensor, or a tuple, list or dict of inputs; any other value is passed as it is."""
@@ -29,12 +26,22 @@ Input = Any
 
 @dataclass(frozen=True)
 class ModuleCounts:
-    """What was called inside one module; a module called three times counts its MACs three times, its params once."""
+    """What was called inside one module; a module called three times counts its MACs three times, its params once.
+
+    `output` is what its last call returned, with the shape (a tuple) in the place of each tensor.
+    """
 
     params: int
     macs: int
     activations: int
     memory_bytes: int
+    calls: int
+    output: Any
+
+    @property
+    def macs_per_byte(self) -> float:
+        """Arithmetic intensity: multiply-accumulates for each byte that is read or written; 0 where none is."""
+        return self.macs / self.memory_bytes if self.memory_bytes else 0.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,11 @@ class OperatorCounts:
     calls: int
     macs: int
     memory_bytes: int
+
+    @property
+    def macs_per_byte(self) -> float:
+        """Arithmetic intensity: multiply-accumulates for each byte that is read or written; 0 where none is."""
+        return self.macs / self.memory_bytes if self.memory_bytes else 0.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +109,7 @@ def count(module: nn.Module, *inputs: Input) -> Counts:
         raise ValueError("only a module that has all its parameters is counted, got a lazy one; call it once on data")
     like = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
     try:
-        with _garbage_kept(), _left_as_it_was(parts), torch.inference_mode():
+        with garbage_kept(), left_as_it_was(parts), torch.inference_mode():
             return _observe(module, _materialise(inputs, like, _without_memory), OnMeta(), "meta")
     except Exception as error:
         failure = error
@@ -106,7 +118,7 @@ def count(module: nn.Module, *inputs: Input) -> Counts:
     except Exception:
         raise failure from None
     gpus = sorted({tensor.get_device() for tensor in tensors if tensor.is_cuda})
-    with _left_as_it_was([]), torch.random.fork_rng(gpus), torch.no_grad(), _attention_in_parts():
+    with left_as_it_was([]), torch.random.fork_rng(gpus), torch.no_grad(), attention_in_parts():
         return _observe(twin, _materialise(inputs, like, _with_memory), ForReal(), "run")
 
 
@@ -121,7 +133,7 @@ def _observe(
 ) -> Counts:
     with module_calls(mode.events) as spans, mode:
         output = module(*inputs)
-    by_module = _by_module(module, mode.events, spans)
+    by_module = _by_module(module, mode.events, spans, shapes_of(output))
     by_operator, uncounted = _by_operator(mode.events)
     total = by_module[""]
     return Counts(
@@ -132,18 +144,22 @@ def _observe(
         by_module=by_module,
         by_operator=by_operator,
         uncounted=uncounted,
-        output=_shapes(output),
+        output=total.output,
         method=method,
     )
 
 
-def _by_module(root: nn.Module, events: Sequence[Event], spans: Sequence[Span]) -> dict[str, ModuleCounts]:
+def _by_module(root: nn.Module, events: Sequence[Event], spans: Sequence[Span], output: Any) -> dict[str, ModuleCounts]:
     sums = [
         list(accumulate(map(attrgetter(what), events), initial=0)) for what in ("macs", "activations", "memory_bytes")
     ]
     called: dict[int, list[int]] = {}
     counted_from: dict[int, int] = {}
-    for module, start, end in reversed(spans):
+    calls = Counter(id(span.module) for span in spans)
+    outputs = {id(span.module): span.output for span in spans}
+    calls[id(root)] = max(1, calls[id(root)])  # no hook sees the call of a root that is compiled or traced
+    outputs[id(root)] = output
+    for module, start, end, _ in reversed(spans):
         if end > counted_from.get(id(module), end):
             continue  # a call of a module inside a call of the same module is counted with the outer one
         counted_from[id(module)] = start
@@ -157,7 +173,7 @@ def _by_module(root: nn.Module, events: Sequence[Event], spans: Sequence[Span]) 
     def visit(module: nn.Module, path: str) -> list[int]:
         own = {id(parameter): parameter.numel() for parameter in module._parameters.values() if parameter is not None}
         params[id(module)] = own
-        counts[path] = ModuleCounts(0, 0, 0, 0)  # keeps the order of `named_modules`
+        counts[path] = ModuleCounts(0, 0, 0, 0, 0, None)  # keeps the order of `named_modules`
         inside = [0, 0, 0]
         for name, child in module._modules.items():
             if child is not None and id(child) not in params:
@@ -165,7 +181,9 @@ def _by_module(root: nn.Module, events: Sequence[Event], spans: Sequence[Span]) 
                 inside = [a + b for a, b in zip(inside, below, strict=True)]
             own.update(params[id(child)] if child is not None else ())
         inside = called.get(id(module), inside)
-        counts[path] = ModuleCounts(sum(own.values()), *inside)
+        counts[path] = ModuleCounts(
+            sum(own.values()), inside[0], inside[1], inside[2], calls[id(module)], outputs.get(id(module))
+        )
         return inside
 
     visit(root, "")
@@ -187,16 +205,6 @@ def _by_operator(events: Sequence[Event]) -> tuple[dict[str, OperatorCounts], di
         if not cost.known:
             uncounted[cost.operator] += times
     return by_operator, dict(uncounted)
-
-
-def _shapes(output: Any) -> Any:
-    if isinstance(output, Tensor):
-        return tuple(output.shape)
-    if isinstance(output, Mapping):
-        return {key: _shapes(value) for key, value in output.items()}
-    if isinstance(output, (list, tuple)):
-        return (list if isinstance(output, list) else tuple)(map(_shapes, output))
-    return output
 
 
 Make = Callable[[Tensor | tuple[int, ...], Tensor], Tensor]
@@ -229,62 +237,3 @@ def _with_memory(given: Tensor | tuple[int, ...], like: Tensor) -> Tensor:
     if given.is_meta:
         return torch.zeros_like(given, device=like.device)
     return given.detach().clone().to(like.device)
-
-
-CONTAINERS = frozenset((dict, OrderedDict, defaultdict, list, set, deque))
-
-
-@contextmanager
-def _left_as_it_was(parts: Sequence[nn.Module]) -> Iterator[None]:
-    """Puts back the attributes of these modules, the containers among them, and the random number generators.
-
-    A forward pass may assign to attributes, fill a list or rebind a buffer: what it leaves there has no values.
-    """
-    before = [
-        (state, state.copy() if state else ())
-        for attributes in map(vars, parts)
-        for state in (attributes, *(value for value in attributes.values() if type(value) in CONTAINERS))
-    ]
-    # The generators that all share: also numpy's old one, since `forward` may use it.
-    generators = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        for state, saved in before:
-            if not _same(state, saved):
-                state.clear()
-                (state.extend if isinstance(state, (list, deque)) else state.update)(saved)
-        random.setstate(generators[0])
-        np.random.set_state(generators[1])  # noqa: NPY002
-        torch.set_rng_state(generators[2])
-
-
-def _same(state: Any, saved: Any) -> bool:
-    if len(state) != len(saved) or not saved:
-        return len(state) == len(saved)
-    if isinstance(state, dict):
-        return all(map(is_, state.values(), saved.values())) and all(map(is_, state, saved))
-    return all(map(is_, state, saved))
-
-
-@contextmanager
-def _attention_in_parts() -> Iterator[None]:
-    """Without torch's fused transformer layers, which run products that no dispatch mode sees."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
-
-
-@contextmanager
-def _garbage_kept() -> Iterator[None]:
-    """Without collections, one of which can take longer than the pass: a pass without memory leaves little garbage."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

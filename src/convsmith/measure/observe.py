@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -57,6 +57,7 @@ class Span(NamedTuple):
     module: nn.Module
     start: int
     end: int
+    output: Any  # what it returned, with the shape in the place of each tensor
 
 
 class _Operator:
@@ -265,7 +266,7 @@ def module_calls(events: Sequence[Event]) -> Iterator[list[Span]]:
 
     def leave(module: nn.Module, args: Any, result: Any) -> None:
         if threading.get_ident() == thread and open_calls and open_calls[-1][0] is module:
-            spans.append(Span(*open_calls.pop(), len(events)))
+            spans.append(Span(*open_calls.pop(), len(events), shapes_of(result)))
 
     hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
     try:
@@ -273,6 +274,17 @@ def module_calls(events: Sequence[Event]) -> Iterator[list[Span]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def shapes_of(output: Any) -> Any:
+    """What a forward pass returned, with the shape (a tuple) in the place of each tensor."""
+    if isinstance(output, Tensor):
+        return tuple(output.shape)
+    if isinstance(output, Mapping):
+        return {key: shapes_of(value) for key, value in output.items()}
+    if isinstance(output, (list, tuple)):
+        return (list if isinstance(output, list) else tuple)(map(shapes_of, output))
+    return output
 
 
 def _replaced(value: Any, replace: Callable[[Tensor], Tensor]) -> Any:
