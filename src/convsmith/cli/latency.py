@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from convsmith.cli.app import app
 from convsmith.cli.arguments import Batch, InputSize, Json, Names, Threads, positive
+from convsmith.cli.elsewhere import measured_elsewhere, refuse_files, refuse_local
 from convsmith.cli.output import print_json
 from convsmith.cli.subjects import subjects
 from convsmith.cli.times import print_times
@@ -30,9 +32,43 @@ def latency(
     seconds: Annotated[
         float, typer.Option(callback=positive, help="Time per network after which no further round starts.")
     ] = 5.0,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Another device: ssh://[user@]host[:port] or adb:[SERIAL]; ARCH may be .onnx and .pte files."
+        ),
+    ] = None,
+    python: Annotated[str, typer.Option(help="The interpreter there, which has onnxruntime.")] = "python3",
+    runner: Annotated[
+        Path | None, typer.Option(help="For .pte files: ExecuTorch's executor_runner, built for the device.")
+    ] = None,
+    ssh_config: Annotated[Path | None, typer.Option(help="A configuration file for ssh.")] = None,
+    timeout: Annotated[
+        float, typer.Option(callback=positive, help="Seconds for all that is done on the other device.")
+    ] = 600.0,
     json: Json = False,
 ) -> None:
-    """Measure forward passes on this device: medians of interleaved rounds, their intervals and their ratios."""
+    """Measure forward passes here or on another device: medians of interleaved rounds, their intervals and ratios."""
+    if target is not None:
+        from convsmith.measure import parse_target
+
+        local = {"backend": (backend, "eager"), "device": (device, "cpu"), "precision": (precision, None)}
+        refuse_local({**local, "layout": (layout, "contiguous")})
+        rows = measured_elsewhere(
+            architectures,
+            parse_target(target, python=python, runner=runner, ssh_config=ssh_config),
+            input_size=input_size,
+            settings={
+                "batch": batch,
+                "threads": threads,
+                "rounds": rounds,
+                "budget_seconds": seconds,
+                "timeout_seconds": timeout,
+            },
+        )
+        _print(rows, ("runtime", "device", "batch", "threads"), json=json)
+        return
+    refuse_files(architectures)
     from convsmith import measure
     from convsmith.network import output_shapes
 
@@ -57,7 +93,11 @@ def latency(
             budget_seconds=seconds,
         )
         rows += [{"name": name, **dataclasses.asdict(own), "input_size": shape[-1]} for name, own in found.items()]
+    _print(rows, ("backend", "device", "precision", "batch", "threads", "input_size"), json=json)
+
+
+def _print(rows: list[dict[str, Any]], settings: tuple[str, ...], *, json: bool) -> None:
     if json:
         print_json(rows)
-        return
-    print_times(rows, ("backend", "device", "precision", "batch", "threads", "input_size"))
+    else:
+        print_times(rows, settings)

@@ -4,6 +4,7 @@ from convsmith.measure.cost import Cost, cost
 from convsmith.measure.count import Counts, ModuleCounts, OperatorCounts, count
 from convsmith.measure.device import DeviceSpeed, device_speed
 from convsmith.measure.latency import Latency, latencies, latency
+from convsmith.measure.remote import RemoteError, RemoteLatency, Target, parse_target, remote_latency
 from convsmith.measure.summary import Layer, Summary, summary
 
 __all__ = [
@@ -14,11 +15,16 @@ __all__ = [
     "Layer",
     "ModuleCounts",
     "OperatorCounts",
+    "RemoteError",
+    "RemoteLatency",
     "Summary",
+    "Target",
     "cost",
     "count",
     "device_speed",
     "latencies",
     "latency",
+    "parse_target",
+    "remote_latency",
     "summary",
 ]

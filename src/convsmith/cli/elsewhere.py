@@ -1,0 +1,72 @@
+"""Networks of the command line measured on another device: files as they are, others exported for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from convsmith.cli.output import say
+from convsmith.cli.subjects import subjects
+
+if TYPE_CHECKING:
+    from convsmith.measure import Target
+
+FILES = (".onnx", ".pte")
+
+
+def measured_elsewhere(
+    names: Sequence[str], target: Target, *, input_size: int | None, settings: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The times of networks and files on a device, taken in turns, as plain data.
+
+    Args:
+        names: What `subjects` takes, and names of `.onnx` and `.pte` files.
+        target: The device.
+        input_size: Side of the input of the networks that are exported (default: their own).
+        settings: Further arguments of `measure.remote_latency`.
+    """
+    from convsmith import measure
+
+    with TemporaryDirectory(prefix="convsmith") as folder:
+        files: dict[str, Path] = {}
+        for name in names:
+            if name.endswith(FILES):
+                files[name] = Path(name)
+            else:
+                files.update(_exported(name, Path(folder), input_size, first=len(files)))
+        found = measure.remote_latency(files, target, **settings)
+    return [{"name": name, **dataclasses.asdict(own)} for name, own in found.items()]
+
+
+def refuse_local(settings: Mapping[str, tuple[object, object]]) -> None:
+    """Raise ValueError for an option (name -> value, default) that is given and means nothing on another device."""
+    for name, (value, default) in settings.items():
+        if value != default:
+            raise ValueError(f"--{name} is for this device, and --target names another; leave it out, got {value!r}")
+
+
+def refuse_files(names: Sequence[str]) -> None:
+    """Raise ValueError for exported files, which only another device's runtime is given."""
+    for name in names:
+        if name.endswith(FILES):
+            raise ValueError(
+                f"exported files are run on the device of --target, and none is given for {name}; give one"
+            )
+
+
+def _exported(name: str, folder: Path, input_size: int | None, *, first: int) -> dict[str, Path]:
+    import torch
+
+    from convsmith import deploy
+
+    files = {}
+    for index, subject in enumerate(subjects([name]), start=first):
+        path = folder / f"{index}.onnx"
+        example = torch.randn(subject.shape(2, input_size), generator=torch.Generator().manual_seed(0))
+        say(f"exporting {subject.name}")
+        deploy.export(subject.build(), path, example)
+        files[subject.name] = path
+    return files
