@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import io
@@ -9,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,12 +19,14 @@ from torch import Tensor, nn
 from convsmith.deploy.agreement import Run
 
 INPUT, OUTPUT = "input", "output"
+SCOPES = "pkg.torch.onnx.name_scopes"  # under which the exporter keeps the modules around a node, outermost first
 
 
 def convert(module: nn.Module, example: Tensor, metadata: Mapping[str, str]) -> bytes:
     """The network as an ONNX model with a free batch size, its weights inside.
 
-    The model has one input `input` and one output `output`, and carries `convsmith_version` and the metadata.
+    The model has one input `input` and one output `output`, and carries `convsmith_version` and the metadata. A node's
+    name begins with the path of the module that it comes from and a slash, where the exporter knows it.
 
     Raises ValueError when `forward` branches on values or on the batch size, or uses what ONNX does not have.
     """
@@ -57,8 +61,11 @@ def convert(module: nn.Module, example: Tensor, metadata: Mapping[str, str]) -> 
             ) from error
     model = converted.model_proto
     graph = model.graph
+    paths = [_module(node) for node in graph.node]
     for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
         del part.metadata_props[:]  # stack traces, which name files of the machine that exported
+    for node, path in zip(graph.node, paths, strict=True):
+        node.name = f"{path}/{node.name}" if path else node.name
     onnx.helper.set_model_props(model, {"convsmith_version": version("convsmith"), **metadata})
     return bytes(model.SerializeToString())
 
@@ -68,26 +75,47 @@ def load(model: bytes, threads: int) -> Run:
 
     Raises ValueError when ONNX Runtime cannot run the model.
     """
+    running = session(model, threads)
+
+    def run(x: Tensor) -> Tensor:
+        return torch.from_numpy(running.run([OUTPUT], {INPUT: x.detach().numpy()})[0])
+
+    return run
+
+
+def session(model: bytes, threads: int, *, profile_as: Path | None = None) -> Any:
+    """ONNX Runtime's own session of a model, on the CPU.
+
+    With `profile_as` it writes what it made of the graph to that file and, once `end_profiling` is called, the times
+    of the nodes to one beside it.
+
+    Raises ValueError when ONNX Runtime cannot run the model.
+    """
     onnxruntime = _imported("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; it warns about each weight that it folds
+    if profile_as is not None:
+        options.enable_profiling = True
+        options.optimized_model_filepath = str(profile_as)
+        options.profile_file_prefix = str(profile_as.with_suffix(""))
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ValueError(f"ONNX Runtime cannot run the network ({_reason(error)}); try float32") from error
-
-    def run(x: Tensor) -> Tensor:
-        return torch.from_numpy(session.run([OUTPUT], {INPUT: x.detach().numpy()})[0])
-
-    return run
 
 
 def opset(model: bytes) -> int:
     """The version of ONNX's operator set that a model asks for."""
     proto = _imported("onnx").load_model_from_string(model)
     return int(next(entry.version for entry in proto.opset_import if entry.domain == ""))
+
+
+def _module(node: Any) -> str:
+    """The path of the innermost module around an exported node; the last scope is the operator's own name."""
+    scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
+    return str((ast.literal_eval(scopes)[:-1] or [""])[-1])
 
 
 def _imported(name: str) -> Any:
