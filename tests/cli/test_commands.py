@@ -158,6 +158,23 @@ def test_latency(convsmith):
     assert "with 50% probability" in err
 
 
+def test_profile(convsmith, monkeypatch):
+    roofs = cs.measure.Roofs(gmacs_per_s=100.0, source="made up", copies=((2**20, 50.0),))
+    monkeypatch.setattr(sys.modules["convsmith.measure.profile.run"], "device_roofs", lambda **_: roofs)
+    found = from_json(convsmith("profile", "tiny.json", "--batch", 2, "--json"))
+    assert (found["name"], found["input_shape"], found["backend"]) == ("tiny.json", [2, 1, 8, 8], "eager")
+    assert sum(layer["macs"] for layer in found["by_layer"]) == 2 * 6992
+    assert sum(row["share"] for row in found["by_category"]) == pytest.approx(1)
+    for view, text in (("category", "elementwise"), ("operator", "batch_norm"), ("module", "stem.0.conv")):
+        code, out, err = convsmith("profile", "tiny.json", "--by", view)
+        assert code == 0
+        assert text in out
+        assert "the peak of 100 GMAC/s (made up)" in err
+    code, out, _ = convsmith("profile", "tiny.json", "--by", "layer")
+    assert "of peak" in out.splitlines()[0]
+    assert "stem.0.conv" in out
+
+
 @pytest.mark.slow
 def test_export(convsmith, tmp_path):
     torch.manual_seed(0)
@@ -229,6 +246,12 @@ def test_train_takes_the_classes_and_channels_of_the_data(convsmith):
         (("latency", "tiny.json", "--precision", "fp4"), "unknown precision 'fp4'"),
         (("latency", "tiny.json", "--seconds", "0"), "must be a finite positive number"),
         (("latency", "tiny.json", "--device", "cuda:7"), "device"),
+        (("profile", "tiny.json", "--by", "block"), "unknown view 'block' of a profile; the views are category"),
+        (("profile", "resnet*"), "profile takes one network, and 'resnet*' names"),
+        (("profile", "tiny.json", "--backend", "onnxruntim"), "unknown back end 'onnxruntim'; did you mean"),
+        (("profile", "googlenet", "--input-size", "4"), "an input of 4x4 does not fit googlenet"),
+        (("profile", "tiny.json", "--device", "cuda:7"), "device"),
+        (("profile", "tiny.json", "--batch", "0"), "--batch"),
         (("search", "--data", "digits", "--trials", "0"), "--trials"),
         (("search", "--data", "digits", "--max-latency-ms", "nan"), "must be a finite positive number"),
         (("search", "--data", "digits", "--max-params", "-1"), "must be a finite positive number"),

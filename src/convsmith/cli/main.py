@@ -9,7 +9,20 @@ from importlib import import_module
 from convsmith.cli.app import app
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-COMMANDS = ("list", "show", "diff", "cost", "latency", "search", "status", "train", "export", "report", "demo")
+COMMANDS = (
+    "list",
+    "show",
+    "diff",
+    "cost",
+    "latency",
+    "profile",
+    "search",
+    "status",
+    "train",
+    "export",
+    "report",
+    "demo",
+)
 
 
 def main() -> None:

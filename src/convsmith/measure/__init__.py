@@ -4,7 +4,9 @@ from convsmith.measure.cost import Cost, cost
 from convsmith.measure.count import Counts, ModuleCounts, OperatorCounts, count
 from convsmith.measure.device import DeviceSpeed, device_speed
 from convsmith.measure.latency import Latency, latencies, latency
+from convsmith.measure.profile import Profile, profile
 from convsmith.measure.remote import RemoteError, RemoteLatency, Target, parse_target, remote_latency
+from convsmith.measure.roofs import Roofs, device_roofs
 from convsmith.measure.summary import Layer, Summary, summary
 
 __all__ = [
@@ -15,16 +17,20 @@ __all__ = [
     "Layer",
     "ModuleCounts",
     "OperatorCounts",
+    "Profile",
     "RemoteError",
     "RemoteLatency",
+    "Roofs",
     "Summary",
     "Target",
     "cost",
     "count",
+    "device_roofs",
     "device_speed",
     "latencies",
     "latency",
     "parse_target",
+    "profile",
     "remote_latency",
     "summary",
 ]

@@ -101,7 +101,7 @@ SHOWN_AS = {
     "max_pool3d_with_indices": "max_pool3d",
 }
 
-_MAC_FREE_BY_KIND = {
+MAC_FREE_BY_KIND = {
     "norms": """batch_norm layer_norm group_norm instance_norm rms_norm fused_rms_norm weight_norm_interface""",
     "pooling": """max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
         adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d
@@ -133,7 +133,7 @@ _MAC_FREE_BY_KIND = {
         randperm uniform""",
 }
 
-MAC_FREE = frozenset(name for names in _MAC_FREE_BY_KIND.values() for name in names.split())
+MAC_FREE = frozenset(name for names in MAC_FREE_BY_KIND.values() for name in names.split())
 """Operators without convolution or matrix product; besides these, every view and every pointwise operator."""
 
 RESULT_FIRST = frozenset(

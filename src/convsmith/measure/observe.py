@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -60,7 +60,7 @@ class Span(NamedTuple):
     output: Any  # what it returned, with the shape in the place of each tensor
 
 
-class _Operator:
+class Operator:
     """What is known of an operator before its arguments."""
 
     def __init__(self, func: OpOverload[..., Any]) -> None:
@@ -99,14 +99,17 @@ class _Operator:
         )
 
 
-_OPERATORS: dict[int, _Operator] = {}
+_OPERATORS: dict[int, Operator] = {}
 
 
-def _operator(func: OpOverload[..., Any]) -> _Operator:
-    return _OPERATORS.get(id(func)) or _OPERATORS.setdefault(id(func), _Operator(func))
+def operator_of(func: OpOverload[..., Any]) -> Operator:
+    """What is known of an operator, remembered."""
+    return _OPERATORS.get(id(func)) or _OPERATORS.setdefault(id(func), Operator(func))
 
 
-class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode that sees every operator below autograd; `events` are those it met."""
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.events: list[Event] = []
@@ -116,11 +119,11 @@ class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False  # the default wraps the mode in a function whose first call imports the compiler: seconds
 
 
-class ForReal(_Observer):  # type: ignore[no-untyped-call]
+class ForReal(Observer):  # type: ignore[no-untyped-call]
     """Lets every operator run and notes its cost."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        operator = _operator(func)
+        operator = operator_of(func)
         if operator.composite:
             with self:
                 return func.decompose(*args, **kwargs or {})
@@ -150,7 +153,7 @@ class _Given(NamedTuple):
 _MEMOS: dict[torch.dtype, dict[Any, Event]] = {}
 
 
-class OnMeta(_Observer):  # type: ignore[no-untyped-call]
+class OnMeta(Observer):  # type: ignore[no-untyped-call]
     """Answers every operator with tensors on the meta device, wherever its arguments are, and writes to none of them.
 
     An operator met before with the same shapes, strides, types and numbers is answered from a memo. What the pass
@@ -166,7 +169,7 @@ class OnMeta(_Observer):  # type: ignore[no-untyped-call]
         self._values_used = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        operator = _operator(func)
+        operator = operator_of(func)
         if operator.view:
             return func(*args, **kwargs or {})
         if operator.view_in_parts and not args[0].is_inference():
@@ -191,7 +194,7 @@ class OnMeta(_Observer):  # type: ignore[no-untyped-call]
             return event.returns.make()
         return _returned(event.returns, tensors)
 
-    def _first_call(self, operator: _Operator, args: Any, kwargs: Any, tensors: list[Tensor], key: Any) -> Any:
+    def _first_call(self, operator: Operator, args: Any, kwargs: Any, tensors: list[Tensor], key: Any) -> Any:
         if operator.composite:
             start, values_used = len(self.events), self._values_used
             with self:
@@ -221,7 +224,7 @@ class OnMeta(_Observer):  # type: ignore[no-untyped-call]
             return operator.func(*args, **kwargs)
         return _returned(event.returns, tensors)
 
-    def _special(self, operator: _Operator, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
+    def _special(self, operator: Operator, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         """The answer of an operator that reads a value, reshapes in place or moves to a device; None if it is usual."""
         if operator.name == "to_copy":
             moved_only = kwargs.get("dtype") in (None, tensors[0].dtype) and kwargs.get("memory_format") is None
@@ -254,7 +257,7 @@ class OnMeta(_Observer):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def module_calls(events: Sequence[Event]) -> Iterator[list[Span]]:
+def module_calls(events: Sized) -> Iterator[list[Span]]:
     """Inside the context, every module call of this thread becomes a span of `events`, in the order of return."""
     spans: list[Span] = []
     open_calls: list[tuple[nn.Module, int]] = []
@@ -309,7 +312,7 @@ def _signature(values: Iterable[Any], tensors: list[Tensor]) -> tuple[Any, ...]:
     return tuple(parts)
 
 
-def _by_rule(operator: _Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
+def _by_rule(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
     form = None if kwargs.keys() - {"alpha", "approximate"} else result_form(operator.aten_name, args)
     if form is None:
         return None

@@ -1,0 +1,83 @@
+"""convsmith profile: where the time of a network goes, beside what the device could do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from convsmith.cli.app import app
+from convsmith.cli.arguments import Batch, InputSize, Json, Threads
+from convsmith.cli.output import print_json, print_table, say
+from convsmith.cli.subjects import subjects
+
+# Of each view: column, key of a row, format.
+COLUMNS = {
+    "category": (("category", "category", ""), *(TIMES := ((">calls", "calls", ""), (">ms", "ms", ".3f")))),
+    "operator": (("operator", "operator", ""), *TIMES),
+    "module": (("module", "module", ""), *TIMES, (">MACs", "macs", ",")),
+    "layer": (
+        *((name, name, "") for name in ("module", "operator", "kernel", "category")),
+        *((">ms", "ms", ".3f"), (">MACs", "macs", ","), (">bytes", "memory_bytes", ",")),
+        *((">MAC / byte", "intensity", ".1f"), (">GMAC/s", "gmacs_per_s", ".1f"), (">of peak", "of_peak", ".0%")),
+        *(("roof", "roof", ""), (">of roof", "of_roof", ".0%")),
+    ),
+}  # fmt: skip
+
+
+@app.command(epilog="Example: convsmith profile shufflenet_v1_g3 --backend onnxruntime --by layer")
+def profile(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A zoo name, a .json file, timm:NAME or torchvision:NAME.")
+    ],
+    backend: Annotated[str, typer.Option(help="eager, onnxruntime or openvino.")] = "eager",
+    by: Annotated[str, typer.Option(help="category, operator, module or layer.")] = "category",
+    batch: Batch = 1,
+    threads: Threads = 1,
+    input_size: InputSize = None,
+    device: Annotated[str, typer.Option(help="Where to run, as torch names it.")] = "cpu",
+    json: Json = False,
+) -> None:
+    """Tell where the time of one forward pass goes, how near each layer is to the device's roofs, and what slows it."""
+    from convsmith import measure
+    from convsmith.measure.profile import check_view
+    from convsmith.network import output_shapes
+
+    check_view(by)
+    named = subjects([model])
+    if len(named) != 1:
+        raise ValueError(f"profile takes one network, and {model!r} names {len(named)}; give one of them")
+    subject = named[0]
+    shape = subject.shape(batch, input_size)
+    if subject.architecture is not None:
+        output_shapes(subject.architecture, shape)  # an input that does not fit is told before anything runs
+    found = measure.profile(subject.build(), shape, backend=backend, device=device, threads=threads)
+    document = {"name": subject.name, "input_shape": list(shape), **found.document()}
+    if json:
+        print_json(document)
+        return
+    _print(found.rows(by), COLUMNS[by])
+    say(_summary(document))
+    for slowdown in document["slowdowns"]:
+        say(f"{slowdown['name']}: {slowdown['message']}")
+    if document["unknown"]:
+        say(f"no category for {', '.join(document['unknown'])}; counted as other")
+
+
+def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str, str]]) -> None:
+    print_table(
+        (*(title for title, _, _ in columns), ">share"),
+        ((*(format(row[key], how) for _, key, how in columns), f"{row['share']:.1%}") for row in rows),
+    )
+
+
+def _summary(document: Mapping[str, Any]) -> str:
+    roofs = document["roofs"]
+    rate = sum(row["macs"] for row in document["by_layer"]) / document["total_ms"] / 1e6
+    bandwidth = ", ".join(f"{rate:.0f} GB/s in {size / 2**20:g} MiB" for size, rate in roofs["copies"][::2])
+    return (
+        f"{document['latency_ms']:.3f} ms, {document['profiled_ms']:.3f} ms while watched "
+        f"({document['passes']} passes); {rate:.1f} GMAC/s, {rate / roofs['gmacs_per_s']:.0%} of the peak of "
+        f"{roofs['gmacs_per_s']:.0f} GMAC/s ({roofs['source']}); memory {bandwidth}"
+    )

@@ -1,0 +1,94 @@
+import pytest
+import torch
+from torch import nn
+
+import convsmith as cs
+from convsmith.measure.profile import profile
+from convsmith.measure.profile.onnx_graph import Weight
+from convsmith.measure.profile.onnxruntime import macs
+from convsmith.measure.roofs import Roofs
+
+pytest.importorskip("onnxruntime")
+ROOFS = Roofs(gmacs_per_s=100.0, source="made up", copies=((2**20, 100.0),))
+SHAPE = (2, 3, 32, 32)
+
+
+class Net(nn.Module):
+    """Convolutions in blocks of channels and not, a shuffle, a concatenation, a sum and a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = cs.nn.ConvNormAct(3, 32)
+        self.grouped = nn.Sequential(nn.Conv2d(32, 12, 1, groups=4), nn.ReLU())
+        self.shuffle = cs.nn.ChannelShuffle(12, groups=4)
+        self.depthwise = nn.Conv2d(12, 12, 3, padding=1, groups=12)
+        self.pool = nn.MaxPool2d(2)
+        self.head = cs.nn.Classifier(44, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.depthwise(self.shuffle(self.grouped(x)))
+        return self.head(self.pool(torch.cat((x, y * torch.tanh(y)), 1)))
+
+
+@pytest.fixture(scope="module")
+def found():
+    return profile(Net(), SHAPE, backend="onnxruntime", passes=3, roofs=ROOFS)
+
+
+def test_macs_are_those_of_the_network_however_channels_are_padded(found):
+    assert sum(step.macs for step in found.steps) == cs.measure.cost(Net(), SHAPE).macs
+
+
+def test_nodes_are_mapped_back_to_modules(found):
+    convolutions = [(step.module, step.operator) for step in found.steps if step.category == "convolution"]
+    assert [module for module, _ in convolutions] == ["stem.conv", "grouped.0", "depthwise", "head.linear"]
+    by_module = {path: share.macs for path, share in found.by_module.items()}
+    cost = cs.measure.cost(Net(), SHAPE).by_module
+    assert all(by_module[path] == cost[path].macs for path in ("stem", "grouped", "depthwise", "head"))
+
+
+def test_categories(found):
+    by_category = {
+        category: [step.operator for step in found.steps if step.category == category]
+        for category in ("elementwise", "data", "shuffle", "other")
+    }
+    assert "Transpose" in by_category["shuffle"]
+    assert set(by_category["shuffle"]) == {"Transpose", "Reshape"}
+    assert by_category["elementwise"] == ["Tanh", "Mul"]
+    assert "Concat" in by_category["data"]
+    assert "MaxPool" in by_category["other"]
+    assert found.unknown == ()
+
+
+def test_the_parts_add_up(found):
+    assert sum(share.share for share in found.by_category.values()) == pytest.approx(1)
+    assert found.by_module[""].ms == pytest.approx(found.attributed_ms)
+    assert found.slowdowns == ()
+    assert found.passes == 3
+    assert found.backend == "onnxruntime"
+
+
+def test_a_network_that_branches_on_values_is_refused():
+    class Branching(nn.Module):
+        def forward(self, x):
+            return x.relu() if x.mean() > 0 else x
+
+    with pytest.raises(ValueError, match="must not branch on values"):
+        profile(Branching(), SHAPE, backend="onnxruntime", roofs=ROOFS)
+
+
+@pytest.mark.parametrize(
+    ("operator", "weights", "inputs", "outputs", "expected"),
+    [
+        ("Conv", [(60, 20, 3, 3), (60,)], [(2, 64, 8, 8)], [(2, 64, 4, 4)], 2 * 16 * 60 * 20 * 9),
+        ("FusedConv", [(60, 20, 1, 1)], [(2, 60, 8, 8)], [(2, 60, 8, 8)], 2 * 64 * 60 * 20),
+        ("ConvTranspose", [(6, 4, 2, 2)], [(2, 6, 5, 5)], [(2, 4, 10, 10)], 2 * 25 * 6 * 4 * 4),
+        ("Gemm", [(10, 32), (10,)], [(3, 32)], [(3, 10)], 3 * 320),
+        ("MatMul", [(32, 10)], [(3, 4, 32)], [(3, 4, 10)], 12 * 320),
+        ("MatMul", [], [(3, 4, 32), (3, 32, 10)], [(3, 4, 10)], 12 * 320),
+        ("Einsum", [], [(3, 4)], [(3,)], 0),
+    ],
+)
+def test_macs_of_a_node(operator, weights, inputs, outputs, expected):
+    assert macs(operator, [Weight(shape, 0) for shape in weights], inputs, outputs) == expected
