@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from convsmith.deploy import clock
+from convsmith.deploy.cores import pinned
 
 CHANNELS, SIDE = (
     256,
@@ -41,7 +42,7 @@ def device_speed(*, threads: int = 1) -> DeviceSpeed:
     source = torch.zeros(COPIED_BYTES // 4)
     target = torch.empty_like(source)
     runs = {"convolution": partial(F.conv2d, x, weight, padding=1), "copy": partial(target.copy_, source)}
-    with clock.threads(threads), torch.inference_mode():
+    with clock.threads(threads), pinned(threads), torch.inference_mode():
         timings = clock.measure(runs, rounds=10, budget_seconds=2.0)
     macs = SIDE**2 * CHANNELS**2 * 9
     return DeviceSpeed(
