@@ -1,0 +1,22 @@
+"""Packages that are imported where they are used, and errors of theirs in one line."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def imported(name: str) -> Any:
+    """The package; ImportError naming the extra where it is missing."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"{name} is needed and not installed; pip install 'convsmith[onnx]'") from error
+
+
+def reason(error: Exception) -> str:
+    """The first line of the error that an error was raised from."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return (str(cause).strip() or type(cause).__name__).partition("\n")[0]

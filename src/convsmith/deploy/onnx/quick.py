@@ -1,0 +1,89 @@
+"""The quick way from a network to an ONNX model: record one forward pass, say each operator in ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from convsmith.deploy.onnx.batch import NotQuickError
+from convsmith.deploy.onnx.forms import form_of
+from convsmith.deploy.onnx.graph import IR_VERSION, NUMPY, OPSET, Graph
+from convsmith.deploy.onnx.record import Call, Recording, Value, record, where
+
+INPUT, OUTPUT = "input", "output"
+
+
+def quick(module: nn.Module, example: Tensor, metadata: Mapping[str, str]) -> bytes:
+    """The network as an ONNX model with a free batch size, its weights inside.
+
+    Raises BranchError for a forward that decides by values or by the batch size, and NotQuickError for one that it
+    cannot follow, or with an operator that has no form here.
+    """
+    if example.dtype not in NUMPY:
+        raise NotQuickError(f"an input of type {example.dtype}")
+    recording = record(module, example)
+    names = {id(tensor): name for name, tensor in (*module.named_buffers(), *module.named_parameters())}
+    graph = Graph(recording.batch, names)
+    graph.values[recording.input.number] = INPUT
+    for call in _needed(recording):
+        graph.module = call.module
+        form = form_of(call)
+        if form is None:
+            raise NotQuickError(f"the operator {call.name}.{call.overload} of {where(module, call.module)}")
+        made = form(graph, call, *call.arguments.values())
+        for value, name in zip(call.outputs, [made] if isinstance(made, str) else made, strict=False):
+            graph.values[value.number] = name
+    return _model(graph, recording, metadata)
+
+
+def _needed(recording: Recording) -> list[Call]:
+    """The calls that the output depends on."""
+    needed = {recording.output}
+    kept: list[Call] = []
+    for call in reversed(recording.calls):
+        if not needed.isdisjoint(call.outputs):
+            needed.update(part for part in pytree.tree_leaves(call.arguments) if isinstance(part, Value))
+            kept.append(call)
+    return kept[::-1]
+
+
+def _model(graph: Graph, recording: Recording, metadata: Mapping[str, str]) -> bytes:
+    helper = graph.onnx.helper
+    graph.module = ""
+    result = graph.name(recording.output)
+    if result == INPUT or result in graph.initializers:
+        result = graph.node("Identity", [result])
+    for node in graph.nodes:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                if name == result:
+                    names[i] = OUTPUT
+
+    def described(name: str, value: Value) -> Any:
+        sizes = [_word(size // graph.batch) if graph.is_batch(size) else size for size in value.shape]
+        return helper.make_tensor_value_info(name, graph.typed_as(value.dtype), sizes)
+
+    made = helper.make_graph(
+        graph.nodes,
+        "network",
+        [described(INPUT, recording.input)],
+        [described(OUTPUT, recording.output)],
+        list(graph.initializers.values()),
+    )
+    model = helper.make_model(
+        made,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="convsmith",
+        producer_version=version("convsmith"),
+    )
+    helper.set_model_props(model, {"convsmith_version": version("convsmith"), **metadata})
+    return bytes(model.SerializeToString())
+
+
+def _word(multiple: int) -> str:
+    return "batch" if multiple == 1 else f"{multiple}*batch"

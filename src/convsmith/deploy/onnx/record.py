@@ -1,0 +1,198 @@
+"""The operators of a forward pass, recorded on tensors without values: what branches on values cannot go on.
+
+One pass is made with a batch size that stands for all (`batch.py`) and fake tensors, which have a shape but no values.
+What is computed from weights alone is computed and recorded as a constant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from convsmith.deploy.onnx.batch import BatchBranchError, NotQuickError, Sizes, is_from_batch, representative
+
+
+class BranchError(Exception):
+    """Forward decided by values or by the batch size; the message says by which operator, and in which module."""
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor of the recorded pass: an intermediate one, or a constant with its tensor."""
+
+    number: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    constant: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operator: its arguments by name, defaults included, with a Value for each tensor; `name` lacks the `_`."""
+
+    name: str
+    overload: str
+    arguments: dict[str, Any]
+    outputs: tuple[Value, ...]
+    module: str
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A forward pass as calls in order; sizes that are multiples of `batch` come from the batch size."""
+
+    calls: list[Call]
+    input: Value
+    output: Value
+    batch: int
+
+
+def record(module: nn.Module, example: Tensor) -> Recording:
+    """Record the forward pass of a module in eval mode from one tensor to one tensor.
+
+    Raises BranchError for a forward that decides by values or by the batch size, and NotQuickError where this recorder
+    cannot follow (in-place changes of views, random numbers, arithmetic on the batch size, more than one output).
+    """
+    own = [*module.parameters(), *module.buffers()]
+    batch = representative({size for tensor in (example[0], *own) for size in tensor.shape})
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake:
+        x = torch.empty_strided((batch, *example.shape[1:]), example.stride(), dtype=example.dtype)
+    recorder = _Recorder(batch, {_storage(tensor) for tensor in own})
+    source = recorder.value(x)
+    path: list[str] = [""]
+    try:
+        with _following(module, path), torch.no_grad(), recorder, Sizes(batch):
+            recorder.path = path
+            output = module(x)
+    except (BatchBranchError, DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise BranchError(f"{_described(error)} in {where(module, path[-1])}") from error
+    if not isinstance(output, Tensor):
+        raise NotQuickError(f"an output that is a {type(output).__name__}")
+    if not output.dim() or not is_from_batch(output.shape[0], batch):
+        raise NotQuickError("an output without a batch dimension")
+    return Recording(recorder.calls, source, recorder.value_of(output), batch)
+
+
+def where(module: nn.Module, path: str) -> str:
+    """A module as an error names it."""
+    return f"module {path!r} ({type(module.get_submodule(path)).__name__})" if path else type(module).__name__
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self, batch: int, own_storages: set[int]):
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.batch = batch
+        self.own_storages = own_storages
+        self.calls: list[Call] = []
+        self.path: list[str] = [""]
+        # By id; the tensors are kept, so that no id is given twice.
+        self.known: dict[int, tuple[Tensor, Value]] = {}
+        self.aliases: dict[int, set[int]] = defaultdict(set)  # of each storage, the ids of the tensors on it
+        self.stale: set[int] = set()  # ids of tensors that were changed by way of another one
+        self.count = 0
+
+    def value(self, tensor: Tensor) -> Value:
+        """A new value for what the tensor now holds."""
+        constant = None if _is_fake(tensor) else tensor
+        made = Value(self.count, tuple(tensor.shape), tensor.stride(), tensor.dtype, constant)
+        self.count += 1
+        self.known[id(tensor)] = tensor, made
+        self.aliases[_storage(tensor)].add(id(tensor))
+        return made
+
+    def value_of(self, tensor: Tensor) -> Value:
+        """The value that the tensor holds; NotQuickError if it was changed by way of another tensor."""
+        if id(tensor) not in self.known:
+            if _is_fake(tensor):
+                raise NotQuickError("a tensor from nowhere")
+            return self.value(tensor)
+        if id(tensor) in self.stale:
+            raise NotQuickError("a tensor that was changed by way of a view")
+        return self.known[id(tensor)][1]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        flat, _ = pytree.tree_flatten((args, kwargs))
+        tensors = [part for part in flat if isinstance(part, Tensor)]
+        schema = func._schema
+        if torch.Tag.nondeterministic_seeded in func.tags and self._given(schema, args, kwargs).get("dropout_p") != 0:
+            raise NotQuickError(f"random numbers ({func})")
+        changed = [
+            i for i, argument in enumerate(schema.arguments) if argument.alias_info and argument.alias_info.is_write
+        ]
+        if not any(map(_is_fake, tensors)):
+            self._check_constant(func, flat, [args[i] for i in changed if i < len(args)])
+            return func(*args, **kwargs)
+        arguments = pytree.tree_map_only(Tensor, self.value_of, self._given(schema, args, kwargs))
+        result = func(*args, **kwargs)
+        parts = result if isinstance(result, tuple | list) else (result,)
+        if not any(isinstance(part, Tensor) for part in parts):
+            return result
+        if changed not in ([], [0]) or (changed and not _is_fake(args[0])):
+            raise NotQuickError(f"{func} changes its arguments")
+        if changed:
+            self.stale |= self.aliases[_storage(args[0])] - {id(args[0])}
+        outputs = tuple(self.value(part) for part in parts if isinstance(part, Tensor))
+        name = func.overloadpacket.__name__
+        self.calls.append(
+            Call(name.removesuffix("_") if changed else name, func._overloadname, arguments, outputs, self.path[-1])
+        )
+        return result
+
+    @staticmethod
+    def _given(schema: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+        given = {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)} | kwargs
+        return {argument.name: given.get(argument.name, argument.default_value) for argument in schema.arguments}
+
+    def _check_constant(self, func: Any, flat: list[Any], changed: list[Any]) -> None:
+        numbers = [int(part) for part in flat if isinstance(part, int | float) and math.isfinite(part)]
+        if any(is_from_batch(number, self.batch) for number in numbers):
+            raise NotQuickError(f"a constant of the batch's size ({func})")
+        for tensor in changed:
+            if _storage(tensor) in self.aliases or _storage(tensor) in self.own_storages:
+                raise NotQuickError(f"a parameter or buffer that forward changes ({func})")
+
+
+def _is_fake(tensor: Any) -> bool:
+    return isinstance(tensor, Tensor) and hasattr(tensor, "fake_mode")
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _described(error: Exception) -> str:
+    if isinstance(error, BatchBranchError):
+        return str(error)
+    operator = getattr(error, "func", "an operator")
+    return f"{operator} needs the values of a tensor"
+
+
+@contextlib.contextmanager
+def _following(module: nn.Module, path: list[str]) -> Iterator[None]:
+    """Keep the names of the modules that are running in `path`, the innermost last; also where one has failed."""
+
+    def leave(*_: object) -> None:
+        path.pop()
+
+    handles = []
+    for name, part in module.named_modules():
+        handles.append(part.register_forward_pre_hook(lambda *_, name=name: path.append(name), prepend=True))
+        handles.append(part.register_forward_hook(leave))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

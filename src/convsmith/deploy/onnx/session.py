@@ -1,0 +1,55 @@
+"""ONNX models loaded by ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convsmith.deploy.agreement import Run
+from convsmith.deploy.onnx.packages import imported, reason
+from convsmith.deploy.onnx.quick import INPUT, OUTPUT
+
+
+def load(model: bytes, threads: int) -> Run:
+    """A session of ONNX Runtime on the CPU: tensor in, tensor out.
+
+    Raises ValueError when ONNX Runtime cannot run the model.
+    """
+    running = session(model, threads)
+
+    def run(x: Tensor) -> Tensor:
+        return torch.from_numpy(running.run([OUTPUT], {INPUT: x.detach().numpy()})[0])
+
+    return run
+
+
+def session(model: bytes, threads: int, *, profile_as: Path | None = None) -> Any:
+    """ONNX Runtime's own session of a model, on the CPU.
+
+    With `profile_as` it writes what it made of the graph to that file and, once `end_profiling` is called, the times
+    of the nodes to one beside it.
+
+    Raises ValueError when ONNX Runtime cannot run the model.
+    """
+    onnxruntime = imported("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; it warns about each weight that it folds
+    if profile_as is not None:
+        options.enable_profiling = True
+        options.optimized_model_filepath = str(profile_as)
+        options.profile_file_prefix = str(profile_as.with_suffix(""))
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ValueError(f"ONNX Runtime cannot run the network ({reason(error)}); try float32") from error
+
+
+def opset(model: bytes) -> int:
+    """The version of ONNX's operator set that a model asks for."""
+    proto = imported("onnx").load_model_from_string(model)
+    return int(next(entry.version for entry in proto.opset_import if entry.domain == ""))

@@ -1,0 +1,91 @@
+"""The slow way from a network to an ONNX model, for operators and code that the quick one does not follow: torch's."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convsmith.deploy.onnx.packages import imported, reason
+from convsmith.deploy.onnx.quick import INPUT, OUTPUT
+
+SCOPES = "pkg.torch.onnx.name_scopes"  # under which the exporter keeps the modules around a node, outermost first
+
+
+def convert_by_torch(module: nn.Module, example: Tensor, metadata: Mapping[str, str], obstacle: str) -> bytes:
+    """The network as an ONNX model with a free batch size, its weights inside.
+
+    `obstacle` is what the quick way met, for the error.
+
+    Raises ValueError when torch cannot follow `forward`, or ONNX lacks an operator.
+    """
+    onnx, _ = imported("onnx"), imported("onnxscript")
+    # A batch of one would be taken as a constant.
+    several = example if len(example) > 1 else torch.cat([example, example])
+    name = type(module).__name__
+    with _silence():
+        try:
+            program = torch.export.export(
+                module, (several,), strict=False, dynamic_shapes=({0: torch.export.Dim("batch")},)
+            )
+        except Exception as error:
+            raise ValueError(
+                f"to be exported, forward must not branch on values or on the batch size, and torch.export "
+                f"cannot follow that of {name} ({reason(error)}; before that: {obstacle}); compute both branches and "
+                "select with torch.where"
+            ) from error
+        try:
+            converted: Any = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: "batch"},),
+            )
+        except Exception as error:
+            raise ValueError(
+                f"ONNX must have every operator of the network, and {name} cannot be converted ({reason(error)}; "
+                f"before that: {obstacle}); replace that operator"
+            ) from error
+    model = converted.model_proto
+    graph = model.graph
+    paths = [_module(node) for node in graph.node]
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        del part.metadata_props[:]  # stack traces, which name files of the machine that exported
+    for node, path in zip(graph.node, paths, strict=True):
+        node.name = f"{path}/{node.name}" if path else node.name
+    onnx.helper.set_model_props(model, {"convsmith_version": version("convsmith"), **metadata})
+    return bytes(model.SerializeToString())
+
+
+def _module(node: Any) -> str:
+    """The path of the innermost module around an exported node; the last scope is the operator's own name."""
+    scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
+    return str((ast.literal_eval(scopes)[:-1] or [""])[-1])
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Torch's exporter prints the graph and a page of advice beside raising; the error says what there is to say."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

@@ -1,0 +1,273 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import convsmith as cs
+from convsmith import deploy
+from convsmith.deploy.agreement import eager_run, largest_difference
+from convsmith.deploy.onnx.batch import Batch, BatchBranchError, NotQuickError
+from convsmith.deploy.onnx.forms.table import FORMS
+from convsmith.deploy.onnx.quick import quick
+from convsmith.deploy.onnx.record import BranchError, record
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+class Does(nn.Module):
+    """A function as a network."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.weight = nn.Parameter(torch.rand(8, 1, 1) + 0.5)
+
+    def forward(self, x):
+        return self.function(x, self.weight) if self.function.__code__.co_argcount == 2 else self.function(x)
+
+
+def images(side=(9, 7)):
+    return torch.randn(2, 8, *side)
+
+
+def norms_set(module):
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+    return module.eval()
+
+
+CASES = {
+    "convolution": nn.Conv2d(8, 6, 3, stride=2, padding=1, dilation=2, groups=2),
+    "transposed convolution": nn.ConvTranspose2d(8, 6, 3, stride=2, padding=1, output_padding=1, groups=2),
+    "batch norm": nn.BatchNorm2d(8),
+    "batch norm without weights": nn.BatchNorm2d(8, affine=False),
+    "group norm": nn.GroupNorm(4, 8),
+    "layer norm": nn.LayerNorm((9, 7)),
+    "layer norm over channels": lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2),
+    "linear": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)),
+    "linear over positions": nn.Sequential(nn.Flatten(2), nn.Linear(63, 5)),
+    "linear without bias": nn.Sequential(nn.Flatten(), nn.Linear(504, 5, bias=False)),
+    "attention": lambda x: F.scaled_dot_product_attention(x, x * 2, x + 1, attn_mask=torch.eye(9)),
+    "products": lambda x: torch.bmm(x.flatten(2), x.flatten(2).transpose(1, 2)) + (x @ x.mT).mean((2, 3))[..., None],
+    "a product and a sum": lambda x: torch.baddbmm(x.flatten(2)[..., :8], x.flatten(2), x.flatten(2).mT),
+    "activations": nn.Sequential(nn.ReLU(), nn.Tanh(), nn.Sigmoid(), nn.SiLU()),
+    "hard activations": nn.Sequential(nn.Mish(), nn.Hardswish(), nn.Hardsigmoid()),
+    "gelu": nn.Sequential(nn.GELU(), nn.GELU("tanh")),
+    "elu and others": nn.Sequential(nn.ELU(0.7), nn.SELU(), nn.LeakyReLU(0.2), nn.PReLU(8), nn.Softplus(), nn.ReLU6()),
+    "softmax": lambda x: x.softmax(1) + x.log_softmax(-1),
+    "clamping": lambda x: x.clamp(min=-0.5) + x.clamp(max=0.5) + x.clamp(-0.1, 0.2) + F.hardtanh(x, -2, 2),
+    "max pooling": nn.MaxPool2d(3, 2, 1),
+    "max pooling, rounded up": nn.MaxPool2d(2, 2, ceil_mode=True),
+    "max pooling, rounded up and padded": nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+    "average pooling": nn.AvgPool2d(3, 2, 1),
+    "average pooling without padding": nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+    "average pooling, rounded up": nn.AvgPool2d(2, 2, ceil_mode=True),
+    "average pooling, rounded up, of values only": nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+    "pooling into equal parts": nn.AdaptiveAvgPool2d((3, 7)),
+    "pooling of a channels-last map": lambda x: F.adaptive_avg_pool2d(x.to(memory_format=torch.channels_last), 1) * x,
+    "pooling in three dimensions": lambda x: F.max_pool3d(F.avg_pool3d(x[:, None], (2, 1, 1)), (1, 2, 2))[:, 0],
+    "reductions": lambda x: x.sum(1, keepdim=True) + x.mean((2, 3), keepdim=True) + x.amax(1, True) * x.amin((1, 2), True),  # noqa: E501
+    "reductions of weights and images": lambda x, w: x * (x * 0 + w).mean() / w.sum() + x.sum() * 0,
+    "functions": lambda x: (-x).exp() + x.sin() * x.cos() + x.floor() - x.ceil() + x.erf() + (x.abs() + 1).log(),
+    "powers": lambda x: (x.abs() + 0.1) ** x.sigmoid() + 1 / (x.abs() + 0.1),
+    "mean of everything in an image": lambda x: x.mean((1, 2, 3)),
+    "a norm": lambda x: x / x.norm(p=2, dim=(2, 3), keepdim=True) + x.norm(p=1, dim=1, keepdim=True),
+    "arithmetic": lambda x, w: (1 - x) * 2 + x / 3 - w * x**2 + x.add(x, alpha=0.5) + (x + 3).abs().sqrt().rsqrt(),
+    "multiplied and added": lambda x, w: torch.addcmul(w, x, x, value=0.5) + torch.maximum(x, w) - torch.minimum(x, w),
+    "in place": lambda x: F.relu(x.mul(2).add_(1), inplace=True).sub_(3),
+    "computed from weights": lambda x, w: F.conv2d(x, (w - w.mean())[..., None] / w.std(), groups=8),
+    "views": lambda x: x.view(x.size(0), 2, 4, 63).transpose(1, 2).reshape(x.shape[0], -1).unsqueeze(1).squeeze(1),
+    "batch and channels in one": lambda x: F.max_pool2d(x.reshape(x.shape[0] * 8, 1, 9, 7), 2).view(x.size(0), 8, 4, 3),
+    "the batch inside": lambda x: (x.flatten(1).t() * 2).t(),
+    "joining": lambda x: torch.stack((torch.cat((x, x[:, 2:5]), 1), torch.cat((x, x[:, ::3]), 1)), 2).flatten(2),
+    "splitting": lambda x: sum(x.chunk(4, 1)) + torch.split(x, (2, 6), 1)[0] + x.unbind(2)[3][:, :2, None] + x[:, 1:2],
+    "selecting": lambda x: x[:, -1] + x[..., 2:, :].select(1, 3)[:, :1] + x[:, [0, 3, 3]].sum(1),
+    "selecting by a tensor": lambda x: x.index_select(1, torch.tensor([0, 3]))[..., :1, :1].squeeze((2, 3)),
+    "expanding": lambda x: x.mean((2, 3), keepdim=True).expand(-1, -1, 9, 7) * x,
+    "padding": lambda x: F.pad(F.pad(x, (1, 2, 0, 3), value=0.5), (-1, 1, -2, -1)),
+    "shuffling": lambda x: F.pixel_shuffle(F.channel_shuffle(x, 4), 2),
+    "rolling": lambda x: x.roll((2, -3), (2, 3)),
+    "nearest": lambda x: F.interpolate(x, scale_factor=2),
+    "nearest by a fraction": lambda x: F.interpolate(x, size=(6, 14)),
+    "bilinear": lambda x: F.interpolate(x, size=(13, 20), mode="bilinear"),
+    "bilinear, corners aligned": lambda x: F.interpolate(x, size=(13, 20), mode="bilinear", align_corners=True),
+    "unchanged": lambda x: torch.ops.aten.alias(x.clone().detach()) + (x * 1).copy_(x),
+    "the input itself": nn.Identity(),
+    "another type": lambda x: x.double().mul(2).float(),
+}  # fmt: skip
+
+
+def made(case):
+    return norms_set(case if isinstance(case, nn.Module) else Does(case))
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+def test_each_operator_says_in_onnx_what_it_does_in_torch(case):
+    module, x = made(case), images()
+    model = quick(module, x, {})
+    onnx.checker.check_model(onnx.load_model_from_string(model), full_check=True)
+    run = deploy.onnx.load(model, threads=1)
+    assert largest_difference(eager_run(module), run, x, (1, 3, 5)) <= 5e-6
+
+
+def test_every_form_is_compared_with_torch():
+    used = set()
+    for case in CASES.values():
+        used |= {f"{call.name}.{call.overload}" for call in record(made(case), images()).calls}
+    # What torch makes of norms and of attention in other versions and on other processors.
+    spare = {"_native_batch_norm_legit_no_training.default", "mul.Scalar", "_safe_softmax.default"}
+    assert set(FORMS) - used - spare == set()
+
+
+LARGER = [pytest.param(name, marks=pytest.mark.slow) for name in ("googlenet", "densenet121", "darts_v2_cifar")]
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "shufflenet_v2_x1_0", "shiftnet_c", *LARGER])
+def test_our_networks_go_the_quick_way(name):
+    architecture = cs.zoo.for_small_inputs(cs.zoo.get(name, num_classes=10), 32)
+    network, x = norms_set(cs.create_model(architecture)), torch.randn(2, 3, 32, 32)
+    run = deploy.onnx.load(quick(network, x, {}), threads=1)
+    assert largest_difference(eager_run(network), run, x) <= 1e-5
+
+
+def kinds(model):
+    return {node.op_type for node in onnx.load_model_from_string(model).graph.node}
+
+
+def test_a_mean_over_positions_is_a_global_pooling_and_no_pooling_rounds_up():
+    assert kinds(quick(made(lambda x: x.mean((2, 3))), images(), {})) == {"GlobalAveragePool", "Flatten"}
+    for case in CASES.values():
+        nodes = onnx.load_model_from_string(quick(made(case), images(), {})).graph.node
+        assert not any(attribute.name == "ceil_mode" for node in nodes for attribute in node.attribute)
+
+
+def test_weights_keep_their_names_and_what_no_output_needs_is_left_out():
+    def forward(x, w):
+        x.exp()
+        return x * w
+
+    graph = onnx.load_model_from_string(quick(made(forward), images(), {})).graph
+    assert [weight.name for weight in graph.initializer] == ["weight"]
+    assert [node.op_type for node in graph.node] == ["Mul"]
+    assert [size.dim_param or size.dim_value for size in graph.output[0].type.tensor_type.shape.dim] == [
+        "batch",
+        8,
+        9,
+        7,
+    ]
+
+
+class Inner(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.branch = Does(function)
+
+    def forward(self, x):
+        return self.branch(x.relu())
+
+
+def by_loop(x):
+    for value in x.mean((1, 2, 3)).tolist():
+        x = x * value
+    return x
+
+
+BRANCHES = {
+    "if": lambda x: 2 * x if x.mean() > 0 else x,
+    "loop": by_loop,
+    "item": lambda x: x * x.mean().item(),
+    "while": lambda x: x if bool((x > 3).any()) else -x,
+    "selection": lambda x: x[x > 0].sum() * x,
+    "batch": lambda x: 2 * x if x.shape[0] > 3 else x,
+    "one image": lambda x: x.squeeze(0).unsqueeze(0) if x.size(0) == 1 else 2 * x,
+    "length": lambda x: x.view(len(x), -1),
+    "count of values": lambda x: 2 * x if x.numel() > 5000 else x,
+}
+
+
+@pytest.mark.parametrize("branch", BRANCHES.values(), ids=list(BRANCHES))
+def test_branches_are_refused_and_the_module_named(branch):
+    module = Inner(branch).eval()
+    with pytest.raises(BranchError, match=r"in module 'branch' \(Does\)"):
+        record(module, images())
+    for example in (images(), images()[:1]):
+        with pytest.raises(
+            ValueError, match=r"forward must not branch on values or on the batch size.*module 'branch'"
+        ):
+            deploy.onnx.convert(module, example, {})
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+
+
+def into_a_view(x):
+    y = x * 1
+    y[:, 1:3] = 0.5
+    y.view(y.shape[0], -1)[:, :3].mul_(3)
+    return y
+
+
+ELSEWHERE = {
+    "changed by way of a view": into_a_view,
+    "arithmetic on the batch": lambda x: x * (x.shape[0] + 1),
+    "an operator without a form": lambda x: x.cumsum(1),
+    "zeros for each image": lambda x: torch.cat((x, torch.zeros(x.shape[0], 1, 9, 7)), 1),
+}
+
+
+@pytest.mark.parametrize("function", ELSEWHERE.values(), ids=list(ELSEWHERE))
+def test_what_is_not_followed_is_left_to_torch_and_right(function):
+    module, x = made(function), images()
+    with pytest.raises(NotQuickError):
+        quick(module, x, {})
+    run = deploy.onnx.load(deploy.onnx.convert(module, x, {}), threads=1)
+    assert largest_difference(eager_run(module), run, x, (1, 3)) <= 1e-6
+
+
+def test_random_numbers_are_not_frozen():
+    with pytest.raises(NotQuickError, match="random numbers"):
+        quick(made(lambda x: x + torch.rand(1)), images(), {})
+
+
+def test_parameters_are_not_changed_by_recording():
+    def forward(x, w):
+        with torch.no_grad():
+            w.add_(1)
+        return x * w
+
+    module = made(forward)
+    before = module.weight.clone()
+    with pytest.raises(NotQuickError, match="a parameter or buffer that forward changes"):
+        quick(module, images(), {})
+    assert torch.equal(module.weight, before)
+
+
+def test_a_batch_size_answers_only_what_holds_for_every_batch():
+    batch = Batch(1, 1009)
+    assert isinstance(batch, int)
+    assert (batch * 6).multiple == (6 * batch).multiple == 6
+    assert (batch * 6 // 3).multiple == 2
+    assert (batch * 6) // (batch * 3) == 2
+    assert (batch * 6 % 3, batch * 0) == (0, 0)
+    assert batch == Batch(1, 1009)
+    assert batch != 0
+    assert batch != -1
+    assert batch > 0
+    assert batch >= 1
+    assert not batch < 1
+    assert batch * 2 > batch
+    assert batch
+    for question in (
+        lambda: batch == 1,
+        lambda: batch != 7,
+        lambda: batch > 3,
+        lambda: batch <= 1,
+        lambda: batch % 2,
+        lambda: batch < 5,
+    ):
+        with pytest.raises(BatchBranchError, match="forward evaluates batch"):
+            question()
+    for arithmetic in (lambda: batch + 1, lambda: 1 - batch, lambda: batch / 2, lambda: batch // 2, lambda: -batch):
+        with pytest.raises(NotQuickError):
+            arithmetic()
