@@ -12,6 +12,9 @@ ROOT = Path(__file__).parents[1]
 MODULES_OF_EXTRAS = {
     "photos": ["skimage"],
     "onnx": ["onnx", "onnxscript", "onnxruntime"],
+    "openvino": ["openvino", "nncf"],
+    "executorch": ["executorch"],
+    "tensorrt": ["torch_tensorrt"],
     "report": ["plotly", "jinja2"],
     "tensorboard": ["tensorboard"],
 }
