@@ -144,6 +144,19 @@ def test_cost_by_parts(convsmith):
     assert "stages are known of architectures, and torchvision:resnet18 is a module; take --by module" in err
 
 
+def test_receptive_field(convsmith):
+    found = from_json(convsmith("receptive-field", "tiny.json", "--effective", "--json"))
+    assert (found["path"], found["size"], found["stride"], found["start"]) == ("stages.0.0", [5, 5], [2, 2], [-2, -2])
+    assert found["by_module"]["stem.0"]["size"] == [3, 3]
+    assert max(found["effective"]["size"]) <= 5
+    code, out, _ = convsmith("receptive-field", "tiny.json", "--at", "stem.0")
+    assert code == 0
+    assert next(line for line in out.splitlines() if line.startswith("stem.0")).split()[-9:-6] == ["3", "×", "3"]
+    code, _, err = convsmith("receptive-field", "resnet1*")
+    assert code == 2
+    assert "takes one network, got 'resnet1*'" in err
+
+
 def test_latency(convsmith):
     rows = from_json(convsmith("latency", "tiny.json", "--batch", 3, "--threads", 1, "--backend", "eager", "--json"))
     assert {"name", "backend", "device", "batch", "threads", "median_ms"} <= rows[0].keys()

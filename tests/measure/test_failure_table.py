@@ -165,6 +165,7 @@ MEASUREMENTS = {
     "cost":            lambda module: cs.measure.cost(module, (2, 3, 16, 16)),
     "count":           lambda module: cs.measure.count(module, (2, 3, 16, 16)),
     "summary":         lambda module: cs.measure.summary(module, (2, 3, 16, 16)),
+    "receptive field": lambda module: cs.measure.receptive_field(module, (2, 3, 16, 16)),
 }
 # fmt: on
 

@@ -16,6 +16,7 @@ COMMANDS = (
     "cost",
     "latency",
     "profile",
+    "receptive-field",
     "search",
     "status",
     "train",
@@ -32,7 +33,7 @@ def main() -> None:
     failure at run time with one line and exit code 1, its traceback only where CONVSMITH_TRACEBACK is set.
     """
     for command in COMMANDS:
-        import_module(f"convsmith.cli.{command}")
+        import_module(f"convsmith.cli.{command.replace('-', '_')}")
     try:
         app()
     except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:

@@ -50,6 +50,15 @@ def subjects(names: list[str]) -> list[Subject]:
     return list(found.values())
 
 
+def one_subject(name: str) -> Subject:
+    """The network of a name that stands for one; a glob that matches several raises ValueError."""
+    found = subjects([name])
+    if len(found) != 1:
+        names = ", ".join(subject.name for subject in found[:3])
+        raise ValueError(f"this command takes one network, got {name!r}, which is {names}, ...; give one of them")
+    return found[0]
+
+
 def architecture_for(name: str, data: DataSet) -> Architecture:
     """A zoo name with the classes and channels of the data, at the size of its images; a file as it is."""
     from convsmith import zoo

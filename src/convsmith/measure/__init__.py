@@ -5,6 +5,7 @@ from convsmith.measure.count import Counts, ModuleCounts, OperatorCounts, count
 from convsmith.measure.device import DeviceSpeed, device_speed
 from convsmith.measure.latency import Latency, latencies, latency
 from convsmith.measure.profile import Profile, profile
+from convsmith.measure.receptive_field import Field, ReceptiveField, receptive_field
 from convsmith.measure.remote import RemoteError, RemoteLatency, Target, parse_target, remote_latency
 from convsmith.measure.roofs import Roofs, device_roofs
 from convsmith.measure.summary import Layer, Summary, summary
@@ -13,11 +14,13 @@ __all__ = [
     "Cost",
     "Counts",
     "DeviceSpeed",
+    "Field",
     "Latency",
     "Layer",
     "ModuleCounts",
     "OperatorCounts",
     "Profile",
+    "ReceptiveField",
     "RemoteError",
     "RemoteLatency",
     "Roofs",
@@ -31,6 +34,7 @@ __all__ = [
     "latency",
     "parse_target",
     "profile",
+    "receptive_field",
     "remote_latency",
     "summary",
 ]

@@ -5,7 +5,6 @@ up what each costs (`formulas.py`). A pass that needs values (`.item()`, a branc
 copy of the module.
 """
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from convsmith.measure.observe import Cost, Event, ForReal, OnMeta, Span, module_calls, shapes_of
-from convsmith.measure.untouched import attention_in_parts, garbage_kept, left_as_it_was
+from convsmith.measure.untouched import attention_in_parts, garbage_kept, left_as_it_was, twin
 
 Input = Any
 """A shape (tuple of integers), a tensor, or a tuple, list or dict of inputs; any other value is passed as it is."""
@@ -114,18 +113,12 @@ def count(module: nn.Module, *inputs: Input) -> Counts:
     except Exception as error:
         failure = error
     try:
-        twin = _twin(module)
+        copied = twin(module)
     except Exception:
         raise failure from None
     gpus = sorted({tensor.get_device() for tensor in tensors if tensor.is_cuda})
     with left_as_it_was([]), torch.random.fork_rng(gpus), torch.no_grad(), attention_in_parts():
-        return _observe(twin, _materialise(inputs, like, _with_memory), ForReal(), "run")
-
-
-def _twin(module: nn.Module) -> nn.Module:
-    """A deep copy; attributes that torch refuses to copy, such as the computed weight of a pruned layer, are cloned."""
-    attributes = [value for each in module.modules() for value in vars(each).values() if isinstance(value, Tensor)]
-    return copy.deepcopy(module, {id(value): value.detach().clone() for value in attributes if not value.is_leaf})
+        return _observe(copied, _materialise(inputs, like, _with_memory), ForReal(), "run")
 
 
 def _observe(

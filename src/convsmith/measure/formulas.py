@@ -133,6 +133,9 @@ MAC_FREE_BY_KIND = {
         randperm uniform""",
 }
 
+POINTWISE_WITHOUT_TAG = frozenset(MAC_FREE_BY_KIND["pointwise, without torch's tag"].split())
+"""Pointwise operators that torch does not tag as such; `glu` halves an axis first."""
+
 MAC_FREE = frozenset(name for names in MAC_FREE_BY_KIND.values() for name in names.split())
 """Operators without convolution or matrix product; besides these, every view and every pointwise operator."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import random
 from collections import OrderedDict, defaultdict, deque
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 CONTAINERS = frozenset((dict, OrderedDict, defaultdict, list, set, deque))
 
@@ -85,3 +86,9 @@ def in_eval_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in flags.items():
             part.training = training
+
+
+def twin(module: nn.Module) -> nn.Module:
+    """A deep copy; attributes that torch refuses to copy, such as the computed weight of a pruned layer, are cloned."""
+    attributes = [value for each in module.modules() for value in vars(each).values() if isinstance(value, Tensor)]
+    return copy.deepcopy(module, {id(value): value.detach().clone() for value in attributes if not value.is_leaf})

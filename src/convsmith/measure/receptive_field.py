@@ -1,0 +1,159 @@
+"""The receptive field: which pixels of the input each value of a map depends on, and how much.
+
+The theoretical field is exact, for any module: `reach.py` says how it is found. The effective one is the gradient
+(Luo et al. 2016, arXiv:1701.04128): pixels in the middle of the field count far more than those at its edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from convsmith.arch import Architecture
+from convsmith.measure.effective_field import EffectiveField, effective_field
+from convsmith.measure.reach_passes import Lines, Rows, exact_extents, unclipped_lines
+from convsmith.measure.untouched import in_eval_mode, twin
+from convsmith.network import build
+from convsmith.network.shapes import Shape
+
+Pair = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Field:
+    """The receptive fields of a map's values, rows first: the value at (i, j) sees `start + stride * (i, j)` and on.
+
+    Attributes:
+        map_size: Height and width of the map for the input that was given.
+        size: Height and width of the field where no border cuts it; of several kinds of values (behind an upsampling)
+            the largest. None where it could not be known: the map has no such field, as behind global pooling, or the
+            module takes inputs of this size only.
+        stride: Pixels from one field to the next; below 1 behind an upsampling.
+        start: The first row and column of the field of value (0, 0): negative, as most of it lies in the padding.
+        sees_everything: Whether each value depends on the whole input besides, by what reads a map as a whole: global
+            pooling in squeeze-and-excitation, a norm over the map, attention. `size`, `stride` and `start` leave it
+            out.
+    """
+
+    map_size: tuple[int, int]
+    size: tuple[int, int] | None
+    stride: Pair | None
+    start: Pair | None
+    sees_everything: bool
+
+
+@dataclass(frozen=True)
+class ReceptiveField(Field):
+    """The field of the map at `path`, and exactly what each of its values sees.
+
+    Attributes:
+        path: The module whose output the map is, as in `named_modules`.
+        input_size: Height and width of the input.
+        by_module: The field behind each module that returns a map, in the order of their calls.
+        assumptions: What was assumed, by operator: that one reads its regular grid, or all there is.
+        effective: The effective field, where it was asked for.
+    """
+
+    path: str
+    input_size: tuple[int, int]
+    by_module: Mapping[str, Field]
+    assumptions: Mapping[str, str]
+    effective: EffectiveField | None
+    _extents: Tensor = field(repr=False, compare=False)
+
+    def extent(self, row: int, column: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """First and last row, first and last column that the value at (row, column) depends on, in any channel.
+
+        Within the input, whatever reads whole maps included; None where it depends on no pixel.
+        """
+        top, left, bottom, right = self._extents[:, row, column].tolist()
+        return None if top > bottom or left > right else ((int(top), int(bottom)), (int(left), int(right)))
+
+
+def receptive_field(
+    network: nn.Module | Architecture,
+    input_shape: Shape = (1, 3, 224, 224),
+    *,
+    at: str | None = None,
+    effective: bool = False,
+    share: float = 0.95,
+) -> ReceptiveField:
+    """The receptive field of the last map of a network for an input (N, C, H, W), in eval mode; N does not matter.
+
+    The last map is the output of the last module, in the order of calls, whose fields have a size; global pooling and
+    what follows it have none. `at` names another module. Fields are the smallest boxes around what is seen: holes, as
+    dilation leaves them, are inside. Padding is nothing to depend on. A shift reads one pixel in each channel, an
+    irregular convolution its present positions, interpolation and transposed convolution what they really read, which
+    differs from value to value. A deformable convolution reads where the data say: its regular grid is taken, with all
+    that its offsets depend on, and `assumptions` says so, as it does of operators without a rule.
+
+    The module is copied: neither it nor its buffers change. With `effective`, the gradient of the middle value on
+    noise is added, and the box around it that holds `share` of it.
+
+    Raises ValueError for a shape that is none of images, an unknown `at`, a module that returns no map, a forward pass
+    that branches on values of a map, and an operator that cannot be followed.
+    """
+    if len(input_shape) != 4 or any(type(size) is not int or size < 1 for size in input_shape):
+        raise ValueError(f"an input shape is (N, C, H, W) in positive integers, got {tuple(input_shape)}")
+    module = build(network) if isinstance(network, Architecture) else _copied(network)
+    size = (input_shape[2], input_shape[3])
+    with in_eval_mode(module):
+        extents, assumptions = exact_extents(module, input_shape)
+        rows, columns = unclipped_lines(module, input_shape)
+        fields = {path: _field(extents[path], size, rows.get(path), columns.get(path)) for path in extents}
+        path = _checked_path(at, fields)
+        found = fields[path]
+        effect = effective_field(module, input_shape, path, share=share) if effective else None
+    return ReceptiveField(
+        map_size=found.map_size,
+        size=found.size,
+        stride=found.stride,
+        start=found.start,
+        sees_everything=found.sees_everything,
+        path=path,
+        input_size=size,
+        by_module=fields,
+        assumptions=assumptions,
+        effective=effect,
+        _extents=extents[path],
+    )
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """A copy in float32 on the CPU; half precision cannot count pixels. What is on the meta device stays there."""
+    copied = twin(module).float()
+    return copied.cpu() if any(tensor.is_cuda for tensor in (*copied.parameters(), *copied.buffers())) else copied
+
+
+def _checked_path(at: str | None, fields: Mapping[str, Field]) -> str:
+    if not fields:
+        raise ValueError("a receptive field is that of a map (N, C, H, W), and no module of this network returns one")
+    if at is not None and at not in fields:
+        raise ValueError(f"no map comes out of {at!r}; those that return one are {', '.join(list(fields)[:8])}, ...")
+    sized = [path for path, own in fields.items() if own.size is not None]
+    large = [path for path, own in fields.items() if max(own.map_size) > 1]
+    return at if at is not None else (sized or large or list(fields))[-1]
+
+
+def _field(extents: Rows, size: tuple[int, int], rows: Lines | None, columns: Lines | None) -> Field:
+    """One map's field from its exact extents (4, h, w) and its lines in larger inputs."""
+    map_size = (extents.shape[1], extents.shape[2])
+    last = torch.tensor([size[0] - 1, size[1] - 1]).view(2, 1, 1)
+    everything = bool((extents[:2] <= 0).all() and (extents[2:] >= last).all())
+    if rows is None or columns is None:
+        return Field(map_size, None, None, None, everything)
+    # Otherwise what each value sees of the whole is more than its own field: that of a corner ends inside.
+    reaches = all(
+        line.start + line.size >= side and line.start + line.stride * (count - 1) <= 0
+        for line, side, count in zip((rows, columns), size, map_size, strict=True)
+    )
+    return Field(
+        map_size,
+        (rows.size, columns.size),
+        (rows.stride, columns.stride),
+        (rows.start, columns.start),
+        everything and not reaches,
+    )
