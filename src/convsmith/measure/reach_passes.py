@@ -115,7 +115,7 @@ def _step(values: Tensor, period: int) -> float | None:
     if not bool(some.any()) or not torch.equal(some, torch.isfinite(later)):
         return None
     steps = (later - now)[some]
-    return float(steps[0]) if bool((steps == steps[0]).all()) else None
+    return float(steps[0]) if steps[0] > 0 and bool((steps == steps[0]).all()) else None
 
 
 def _pass(

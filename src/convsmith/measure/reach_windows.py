@@ -16,17 +16,18 @@ _TINY = 1e-9  # below it, a coefficient of an interpolation is rounding
 
 
 def structural(constant: Tensor) -> Tensor | None:
-    """Where a constant is not zero; None where it is nowhere.
+    """Where a constant is not zero; None where it is to be taken as zero nowhere.
 
-    A parameter that is trained is zero nowhere, whatever its present values; other constants (a mask, the taps of a
-    shift, a frozen kernel) are what they are. ValueError for one on the meta device, which has no values.
+    A parameter that is trained is zero nowhere, whatever its present values, and so is what is all zero, as a kernel
+    with a gain that starts there. Other constants (a mask, the taps of a shift, a frozen kernel) are what they are.
+    ValueError for one on the meta device, which has no values.
     """
     if constant.requires_grad:
         return None
     if constant.is_meta:
         raise ValueError("a receptive field reads the zeros of constants; build the module off the meta device")
     nonzero = constant != 0
-    return None if bool(nonzero.all()) else nonzero
+    return None if bool(nonzero.all()) or not bool(nonzero.any()) else nonzero
 
 
 def convolution(
