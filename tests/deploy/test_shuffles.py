@@ -10,7 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import convsmith as cs
 from convsmith.deploy import NotTraceableError, fold_norm
-from convsmith.deploy.shuffles import unshuffle, unshuffle_where_valid
+from convsmith.deploy.lean import lean
+from convsmith.deploy.shuffles import unshuffle
 from convsmith.nn import ChannelShuffle, ConvNormAct, InterlacedGroupConv, ShuffleUnitV2, SqueezeExcite
 
 
@@ -278,13 +279,12 @@ class Branching(nn.Module):
 def test_what_cannot_be_traced_or_was_misread_is_left_as_it_is(monkeypatch):
     with pytest.raises(NotTraceableError, match="could not follow that of Branching"):
         unshuffle(Branching())
-    branching = Branching()
-    assert unshuffle_where_valid(branching, torch.ones(1, 2)) is branching
+    assert isinstance(lean(Branching(), torch.ones(1, 2)), Branching)
     module = randomised(chain(ChannelShuffle(12, groups=3), nn.Conv2d(12, 4, 1))).float()
     example = torch.randn(1, 12, 5, 5)
-    assert isinstance(unshuffle_where_valid(module, example), fx.GraphModule)
+    assert isinstance(lean(module, example), fx.GraphModule)
     monkeypatch.setattr("convsmith.deploy.shuffles._permute_weights", lambda *arguments: None)
-    assert unshuffle_where_valid(module, example) is module
+    assert not isinstance(lean(module, example), fx.GraphModule)
 
 
 @pytest.mark.slow
@@ -295,7 +295,7 @@ def test_the_onnx_model_of_shufflenet_v2_moves_no_axes():
 
     network = fold_norm(randomised(cs.create_model("shufflenet_v2_x1_0")).float())
     example = torch.randn(2, 3, 64, 64)
-    data = conversion.convert(unshuffle_where_valid(network, example), example, {})
+    data = conversion.convert(unshuffle(network), example, {})
     graph = onnx.load_model_from_string(data).graph
     kinds = [node.op_type for node in graph.node]
     assert set(kinds) == {"Conv", "Relu", "MaxPool", "Split", "Concat", "ReduceMean", "Reshape", "Gemm"}

@@ -17,9 +17,8 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from convsmith.deploy.agreement import TOLERANCES, eager_run, largest_difference
 from convsmith.deploy.snapshot import snapshot
-from convsmith.deploy.trace import NotTraceableError, is_changed, trace
+from convsmith.deploy.trace import is_changed, trace
 from convsmith.nn import WeightNormConv2d
 
 # Exactly these layers: a subclass may standardise its weight, a parametrised layer computes it anew.
@@ -69,16 +68,6 @@ def fold_norm(module: nn.Module) -> nn.Module:
                 setattr(parent, name, rest.eval())
     folded.folded_norms = tuple(norm_name for norm_name, _, _ in pairs)  # type: ignore[assignment]
     return folded
-
-
-def fold_where_valid(module: nn.Module, example: Tensor) -> nn.Module:
-    """`fold_norm(module)`, or the module itself where torch.fx cannot follow it or took a wrong turn."""
-    try:
-        folded = fold_norm(module)
-    except NotTraceableError:
-        return module
-    agrees = largest_difference(eager_run(module), eager_run(folded), example) <= TOLERANCES[example.dtype]
-    return folded if agrees else module
 
 
 def _copy(module: nn.Module) -> nn.Module:

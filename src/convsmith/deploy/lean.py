@@ -1,19 +1,73 @@
-"""What every shipped network goes through: shifts, norms and shuffles that cost nothing are taken out."""
+"""What every shipped network goes through: what costs time and computes nothing is taken out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
 from torch import Tensor, nn
 
-from convsmith.deploy.fold import fold_where_valid
-from convsmith.deploy.shift import fold_shift_where_valid
-from convsmith.deploy.shuffles import unshuffle_where_valid
+from convsmith.deploy.affine import fold_affine_draft
+from convsmith.deploy.agreement import TOLERANCES, eager_run, largest_difference
+from convsmith.deploy.draft import Change, Draft
+from convsmith.deploy.fold import fold_norm
+from convsmith.deploy.gates import fuse_draft
+from convsmith.deploy.merge import merge_draft
+from convsmith.deploy.shift import fold_shift
+from convsmith.deploy.shuffles import unshuffle_draft
+from convsmith.deploy.tidy import tidy_draft
+from convsmith.deploy.trace import NotTraceableError
+from convsmith.deploy.wiring import TangledError
+
+Fold: TypeAlias = Callable[[nn.Module], nn.Module]
+
+# Shifts come first, as a norm behind one folds into it.
+FOLDS: tuple[Fold, ...] = (fold_shift, fold_norm)
+# Norms before what needs nothing between two convolutions; shuffles last, as norms keep the order of their channels.
+CHANGES: tuple[Change, ...] = (tidy_draft, fuse_draft, fold_affine_draft, merge_draft, unshuffle_draft)
+
+BATCH_SIZE = 2  # of the noise on which the result is compared, beside the example
 
 
 def lean(network: nn.Module, example: Tensor) -> nn.Module:
-    """The network with shifts as convolutions, norms folded and channel shuffles removed, each where it stays true.
+    """The network in eval mode without what costs time and computes nothing, each step where it stays true.
 
-    Shifts come first, as a norm behind one folds into it; shuffles last, as norms keep the order of their channels.
+    The result of all steps is compared with the network, on the example and on noise. If it differs or fails, as it may
+    after a wrong turn of torch.fx, each step is tried by itself and left out if it is wrong.
     """
-    for step in (fold_shift_where_valid, fold_where_valid, unshuffle_where_valid):
-        network = step(network, example)
-    return network
+    result = _applied(network, example, FOLDS, CHANGES)
+    if _agrees(network, result, example):
+        return result
+    result = network
+    for folds, changes in (*(((fold,), ()) for fold in FOLDS), *(((), (change,)) for change in CHANGES)):
+        changed = _applied(result, example, folds, changes)
+        result = changed if _agrees(network, changed, example) else result
+    return result
+
+
+def _applied(network: nn.Module, example: Tensor, folds: Sequence[Fold], changes: Sequence[Change]) -> nn.Module:
+    """The network after the steps that torch.fx can follow; the network itself where nothing changes."""
+    try:
+        for fold in folds:
+            network = fold(network)
+        if not changes:
+            return network
+        draft = Draft(network, example)
+        for change in changes:
+            change(draft)
+    except (NotTraceableError, TangledError):
+        return network
+    except RuntimeError:  # a traced graph that does not run
+        return network
+    return network if draft.result is None else draft.result
+
+
+def _agrees(network: nn.Module, changed: nn.Module, example: Tensor) -> bool:
+    """Whether the changed network gives what the network gives; false where it fails."""
+    if changed is network:
+        return True
+    try:
+        difference = largest_difference(eager_run(network), eager_run(changed), example, (BATCH_SIZE,))
+    except (RuntimeError, TypeError):
+        return False
+    return difference <= TOLERANCES[example.dtype]

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-from convsmith.deploy.agreement import TOLERANCES, check_run, eager_run, largest_difference
 from convsmith.deploy.snapshot import snapshot
 from convsmith.deploy.trace import NotTraceableError, is_changed, trace
 from convsmith.deploy.wiring import NORMS
@@ -50,20 +49,6 @@ def fold_shift(module: nn.Module) -> nn.Module:
         shift.stride = shift.stride[0] * reader.stride[0], shift.stride[1] * reader.stride[1]
         reader.stride = (1, 1)
     return folded
-
-
-def fold_shift_where_valid(module: nn.Module, example: Tensor) -> nn.Module:
-    """`fold_shift(module)`, or the module itself where torch.fx took a wrong turn."""
-    if not any(isinstance(part, Shift) for part in module.modules()):
-        return module
-    folded = fold_shift(module)
-    run = eager_run(folded)
-    try:
-        check_run(run, example)
-    except ValueError:  # a map with another reader than was traced has changed its size
-        return module
-    agrees = largest_difference(eager_run(module), run, example) <= TOLERANCES[example.dtype]
-    return folded if agrees else module
 
 
 def _strided(folded: nn.Module, shifts: set[nn.Conv2d]) -> list[tuple[str, str]]:

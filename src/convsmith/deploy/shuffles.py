@@ -19,13 +19,11 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn import functional as F
 
-from convsmith.deploy.agreement import TOLERANCES, eager_run, largest_difference
-from convsmith.deploy.snapshot import snapshot
-from convsmith.deploy.trace import NotTraceableError, trace
-from convsmith.deploy.wiring import CONVOLUTIONS, NORMS, TangledError, Wiring
+from convsmith.deploy.draft import Draft, changed
+from convsmith.deploy.wiring import CONVOLUTIONS, NORMS, Wiring
 
 MOST_PIECES = 8  # of a map that is not gathered in the order in which it is stored; one of more is permuted behind that
 
@@ -42,37 +40,22 @@ def unshuffle(module: nn.Module) -> nn.Module:
 
     Raises NotTraceableError when torch.fx cannot follow the module's own `forward`.
     """
-    network = snapshot(module)
-    graph, read = trace(network)
-    try:
-        wiring = Wiring(network, graph, read)
-    except TangledError:
-        return snapshot(module)
+    return changed(module, unshuffle_draft)
+
+
+def unshuffle_draft(draft: Draft) -> None:
+    """`unshuffle`, of a network that is changed already."""
+    network, graph, wiring = draft.network, draft.graph, draft.wiring
     orders = _orders(wiring, _orders(wiring, {}))
     storage = _Storage(wiring, orders)
     plans = {node: storage.plan(node) for node in wiring.gathered}
     kept = sum(plan.permutation is not None for plan in plans.values())
     if kept >= wiring.shuffles or len(graph.find_nodes(op="placeholder")) > 1:
-        return snapshot(module)
+        return
     for node, layer in wiring.layers.items():
         _permute_weights(layer, node, wiring, orders)
     _rewire(graph, network, wiring, plans)
-    rewired = fx.GraphModule(network, graph, type(network).__name__)
-    rewired.graph.eliminate_dead_code()
-    rewired.recompile()
-    if hasattr(network, "folded_norms"):
-        rewired.folded_norms = network.folded_norms
-    return rewired
-
-
-def unshuffle_where_valid(module: nn.Module, example: Tensor) -> nn.Module:
-    """`unshuffle(module)`, or the module itself where torch.fx cannot follow it or took a wrong turn."""
-    try:
-        rewired = unshuffle(module)
-    except NotTraceableError:
-        return module
-    agrees = largest_difference(eager_run(module), eager_run(rewired), example) <= TOLERANCES[example.dtype]
-    return rewired if agrees else module
+    draft.commit()
 
 
 @dataclass(frozen=True)

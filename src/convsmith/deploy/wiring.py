@@ -59,7 +59,7 @@ class Wiring:
         self._parents: dict[fx.Node, fx.Node] = {}
         self._fixed: list[fx.Node] = []
         for node in graph.nodes:
-            if not self._route(node) and _name(node) not in _OF_SHAPES:
+            if not self._route(node) and name_of(node) not in _OF_SHAPES:
                 self._read(node)
         self.fixed = {self.root(node) for node in self._fixed}
 
@@ -73,11 +73,29 @@ class Wiring:
         """Whether the node may change its input."""
         if node.op == "call_module":
             return bool(getattr(self.network.get_submodule(str(node.target)), "inplace", False))
-        name, raw = _name(node), str(getattr(node.target, "__name__", node.target))
-        flagged = name not in POOLING and any(value is True for value in (*node.args[1:], node.kwargs.get("inplace")))
+        name, raw = name_of(node), str(getattr(node.target, "__name__", node.target))
+        flagged = name not in POOLING | {"mean"} and any(
+            value is True for value in (*node.args[1:], node.kwargs.get("inplace"))
+        )
         return flagged or name in ("iadd", "isub", "imul", "itruediv") or (raw.endswith("_") and raw[0] != "_")
 
-    def _channels(self, value: Any) -> Wires | None:
+    def routes(self, node: fx.Node) -> bool:
+        """Whether the node only routes channels."""
+        return node in self.wires or node in self._parts or node in self._tables
+
+    def asks_shape(self, node: fx.Node) -> bool:
+        """Whether the node reads the shape of a map and none of its values."""
+        return name_of(node) in _OF_SHAPES
+
+    def is_vector(self, node: fx.Node) -> bool:
+        """Whether the map has no pixels, (N, C)."""
+        return node in self._vectors
+
+    def is_flattening(self, node: fx.Node) -> bool:
+        """Whether the node makes such a vector of a map of one pixel."""
+        return node in self._vectors and name_of(node) == "flatten"
+
+    def channels(self, value: Any) -> Wires | None:
         """The channels of a map in their own order, where their number is known."""
         if not isinstance(value, fx.Node):
             return None
@@ -85,11 +103,11 @@ class Wiring:
 
     def _route(self, node: fx.Node) -> bool:
         """Follow a node that only routes channels; False for any other one."""
-        name = _name(node)
+        name = name_of(node)
         x: Any = node.args[0] if node.args else None
         if name in ("cat", "concat"):
-            parts = [self._channels(part) for part in _argument(node, 0, "tensors", ())]
-            if _argument(node, 1, "dim", 0) != 1 or None in parts:
+            parts = [self.channels(part) for part in argument(node, 0, "tensors", ())]
+            if argument(node, 1, "dim", 0) != 1 or None in parts:
                 return False
             self.wires[node] = [wire for part in parts for wire in part or ()]
         elif x in self._parts and name == "getitem" and isinstance(node.args[1], int):
@@ -102,18 +120,18 @@ class Wiring:
             self.wires[node] = [wire for row in self._tables[x] for wire in row]
             self.shuffles += 1
         else:
-            wires = self._channels(x)
+            wires = self.channels(x)
             return wires is not None and self._route_map(node, name, wires)
         return True
 
     def _route_map(self, node: fx.Node, name: str, wires: Wires) -> bool:
-        index: Any = _argument(node, 1, "", None)
+        index: Any = argument(node, 1, "", None)
         groups = self._shuffled_groups(node)
         if groups:
             size = len(wires) // groups
             self.wires[node] = [wire for i in range(size) for wire in wires[i::size]]
             self.shuffles += 1
-        elif name in ("chunk", "split") and _argument(node, 2, "dim", 0) == 1:
+        elif name in ("chunk", "split") and argument(node, 2, "dim", 0) == 1:
             self._parts[node] = list(_split(wires, node, name))
         elif name == "getitem" and _slices_channels(index):
             self.wires[node] = wires[index[1]]
@@ -132,7 +150,7 @@ class Wiring:
         if isinstance(layer, nn.ChannelShuffle):
             return int(layer.groups)
         is_shuffle = node.op == "call_function" and node.target in (F.channel_shuffle, shuffle_channels)
-        return int(_argument(node, 1, "groups", 0)) if is_shuffle else 0
+        return int(argument(node, 1, "groups", 0)) if is_shuffle else 0
 
     def _read(self, node: fx.Node) -> None:
         """Sort a node that computes by what it does to the order of channels."""
@@ -145,7 +163,7 @@ class Wiring:
                 self.widths[x] = len(self.wires[x])
         if self.in_place(node):
             self._check_alone(node, inputs[0])
-        layer, name, widths = self.layers.get(node), _name(node), {self.widths.get(x) for x in inputs}
+        layer, name, widths = self.layers.get(node), name_of(node), {self.widths.get(x) for x in inputs}
         single = type(layer) in _SINGLE_CHANNELS or name in ELEMENTWISE | POOLING
         if isinstance(layer, CONVOLUTIONS):
             self.widths[node] = layer.out_channels
@@ -167,6 +185,8 @@ class Wiring:
                 self._vectors.add(node)
         else:
             self._fixed += [node, *inputs]
+            if isinstance(layer, NORMS):
+                self.widths[node] = layer.num_features
 
     def _join(self, one: fx.Node, other: fx.Node) -> None:
         if self.root(one) is not self.root(other):
@@ -174,13 +194,13 @@ class Wiring:
 
     def _check_alone(self, node: fx.Node, x: fx.Node) -> None:
         """Raise TangledError if anybody but `node`, which changes the map `x`, reads it or what it is a view of."""
-        copied = _name(x) in ("cat", "concat") or self._shuffled_groups(x) > 0
-        if {user for user in x.users if _name(user) not in _OF_SHAPES} != {node} or (x in self.wires and not copied):
+        copied = name_of(x) in ("cat", "concat") or self._shuffled_groups(x) > 0
+        if {user for user in x.users if name_of(user) not in _OF_SHAPES} != {node} or (x in self.wires and not copied):
             raise TangledError(f"{node} changes in place what is read elsewhere")
         if x.op == "call_module":
             own = x in self.layers and type(self.layers[x]) not in _PASSES
         else:
-            own = copied or _name(x) in (ELEMENTWISE | POOLING) - {"dropout", "dropout2d"}
+            own = copied or name_of(x) in (ELEMENTWISE | POOLING) - {"dropout", "dropout2d"}
         if x.all_input_nodes and (self.in_place(x) or not own):
             self._check_alone(x, x.all_input_nodes[0])
 
@@ -200,19 +220,20 @@ def _plain_layers(network: nn.Module, graph: fx.Graph, read: set[int]) -> Iterat
             yield node, layer
 
 
-def _name(node: fx.Node) -> str:
+def name_of(node: fx.Node) -> str:
     """The name of the function or method that a node calls, without underscores; empty for any other node."""
     if node.op == "call_method":
         return str(node.target).strip("_")
     return getattr(node.target, "__name__", "").strip("_") if node.op == "call_function" else ""
 
 
-def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+def argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+    """The argument of a call at that position or of that name."""
     return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
 
 
 def _split(wires: Wires, node: fx.Node, name: str) -> Iterator[Wires]:
-    size = _argument(node, 1, "chunks" if name == "chunk" else "split_size_or_sections", None)
+    size = argument(node, 1, "chunks" if name == "chunk" else "split_size_or_sections", None)
     if isinstance(size, int):
         size = -(-len(wires) // size) if name == "chunk" else size
         size = [size] * (len(wires) // size) + ([len(wires) % size] if len(wires) % size else [])

@@ -1,0 +1,86 @@
+"""A traced copy of a network, which passes change one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, fx, nn
+
+from convsmith.deploy.snapshot import snapshot
+from convsmith.deploy.trace import trace
+from convsmith.deploy.wiring import TangledError, Wiring
+
+
+class Draft:
+    """A network in eval mode and the graph of its forward pass, both free to be changed.
+
+    A pass takes what it must know from `wiring` and `shapes`, changes `graph` and the layers of `network`, and ends
+    with `commit`.
+
+    Raises NotTraceableError when torch.fx cannot follow the module's own `forward`.
+    """
+
+    def __init__(self, module: nn.Module, example: Tensor | None = None):
+        self.module = module
+        self.example = example
+        self.network = snapshot(module)
+        self.graph, self.read = trace(self.network)
+        self.result: fx.GraphModule | None = None
+
+    @cached_property
+    def wiring(self) -> Wiring:
+        """Where the channels come from; raises TangledError where that cannot be told."""
+        return Wiring(self.network, self.graph, self.read)
+
+    @cached_property
+    def shapes(self) -> dict[fx.Node, torch.Size]:
+        """The shape of each node that gives a tensor, at the example."""
+        assert self.example is not None
+        recorder = _Recorder(self.network, self.graph)
+        with torch.inference_mode():
+            recorder.run(self.example.clone())
+        return recorder.found
+
+    def commit(self) -> None:
+        """Take the changes over: drop what nobody reads, and forget what was known of the graph."""
+        self.result = fx.GraphModule(self.network, self.graph, type(self.network).__name__)
+        self.graph = self.result.graph
+        self.graph.eliminate_dead_code()
+        self.result.recompile()
+        if hasattr(self.network, "folded_norms"):
+            self.result.folded_norms = self.network.folded_norms
+        self.network = self.result
+        for known in ("wiring", "shapes"):
+            self.__dict__.pop(known, None)
+
+    def finished(self) -> nn.Module:
+        """The changed network; a copy of the module, of its own class, where nothing was changed."""
+        return snapshot(self.module) if self.result is None else self.result
+
+
+Change: TypeAlias = Callable[[Draft], None]
+
+
+def changed(module: nn.Module, change: Change, example: Tensor | None = None) -> nn.Module:
+    """A copy of the module after one change, or unchanged where its channels cannot be followed."""
+    draft = Draft(module, example)
+    try:
+        change(draft)
+    except TangledError:
+        return snapshot(module)
+    return draft.finished()
+
+
+class _Recorder(fx.Interpreter):
+    def __init__(self, network: nn.Module, graph: fx.Graph):
+        super().__init__(network, graph=graph)
+        self.found: dict[fx.Node, torch.Size] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.found[n] = result.shape
+        return result

@@ -1,0 +1,94 @@
+import pytest
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import convsmith as cs
+from convsmith.deploy import lean as lean_module
+from convsmith.deploy.lean import lean
+from tests.deploy.net import Net, conv
+from tests.deploy.random_weights import outputs, randomised
+
+
+@pytest.mark.parametrize(
+    ("name", "norms"),
+    [
+        ("shufflenet_v2_x0_5", 0),
+        ("mobilenet_v2_x0_35", 0),
+        ("shiftresnet20_e1", 0),
+        pytest.param("densenet121", 62, marks=pytest.mark.slow),
+        pytest.param("nasnet_a_mobile", 0, marks=pytest.mark.slow),
+        pytest.param("inception_resnet_v2", 0, marks=pytest.mark.slow),
+    ],
+)
+def test_lean_networks_compute_the_same_with_fewer_norms(name, norms):
+    network = randomised(cs.create_model(name))
+    x = torch.randn(2, 3, 96, 96, dtype=torch.float64)
+    twin = lean(network, x)
+    expected = outputs(network, x)
+    assert (outputs(twin, x) - expected).abs().max() <= 1e-9 * expected.abs().max()
+    assert (expected[0] - expected[1]).abs().max() > 1e-3 * expected.abs().max()
+    called = [twin.get_submodule(node.target) for node in twin.graph.find_nodes(op="call_module")]
+    assert sum(isinstance(layer, _BatchNorm) for layer in called) == norms
+    assert not any(isinstance(layer, nn.Identity | nn.Dropout) for layer in called)
+
+
+def test_each_step_leaves_room_for_the_next():
+    def formula(m, x):
+        y = torch.cat((m.a(x), m.drop(m.b(x))), 1)
+        y = m.norm(F.channel_shuffle(y, 2))
+        return m.d(m.c(F.pad(y * torch.sigmoid(y), (1, 1, 1, 1))))
+
+    layers = {"a": conv(4, 4), "b": conv(4, 4), "c": conv(8, 8, 3, 0), "d": conv(8, 6, 1, 0)}
+    network = randomised(Net(formula, **layers, norm=nn.BatchNorm2d(8), drop=nn.Dropout()))
+    x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
+    twin = lean(network, x)
+    names = [getattr(n.target, "__name__", n.target) for n in twin.graph.nodes if n.op.startswith("call")]
+    assert names == ["a", "b", "cat", "silu", "merged_c"]
+    assert twin.folded_norms == ("norm",)
+    assert (outputs(twin, x) - outputs(network, x)).abs().max() <= 1e-12
+
+
+class Turns(nn.Module):
+    """torch.fx takes the other branch: for it `x` is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm = conv(4, 4), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        y = self.norm(self.a(x))
+        return y * torch.sigmoid(y) if isinstance(x, torch.Tensor) else y
+
+
+def test_a_wrong_turn_costs_the_steps_that_take_it():
+    network = randomised(Turns())
+    x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
+    twin = lean(network, x)
+    assert not isinstance(twin, fx.GraphModule)
+    assert (outputs(twin, x) - outputs(network, x)).abs().max() <= 1e-12
+    assert twin.folded_norms == ("norm",)  # what keeps the class of the module is still true
+
+
+def test_a_step_that_is_wrong_is_left_out(monkeypatch):
+    def wrong(draft):
+        draft.network.a.bias.data += 1
+        draft.commit()
+
+    network = randomised(Net(lambda m, x: m.drop(m.a(x)), a=conv(4, 4), drop=nn.Dropout()))
+    x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
+    monkeypatch.setattr(lean_module, "CHANGES", (wrong, *lean_module.CHANGES))
+    twin = lean(network, x)
+    assert (outputs(twin, x) - outputs(network, x)).abs().max() <= 1e-12
+    assert [node.target for node in twin.graph.find_nodes(op="call_module")] == ["a"]
+
+
+def test_what_torch_fx_cannot_follow_stays_as_it_is():
+    class Branches(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    twin = lean(Branches(), torch.randn(2, 4))
+    assert type(twin) is Branches
+    assert torch.equal(twin(-torch.ones(2)), torch.ones(2))
