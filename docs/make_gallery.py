@@ -79,11 +79,9 @@ def table(architecture: Architecture, shape: tuple[int, int, int]) -> str:
     """The blocks of an architecture, runs of equal ones on one line."""
     lines = [f"| `{architecture.name}` | block | n | output | params | MACs |\n|---|---|--:|---|--:|--:|\n"]
     rows = architecture_rows(architecture, shape)
-    for (stage, block, arguments, size), run in groupby(
-        rows, key=lambda r: (r.stage, r.block, r.arguments, r.output_size)
-    ):
+    for (stage, block, words, size), run in groupby(rows, key=lambda r: (r.stage, r.block, r.words, r.output_size)):
         same = list(run)
-        call = f"`{block}({arguments})`" if len(arguments) < 160 else f"`{block}`"
+        call = f"`{block}({words})`" if len(words) < 260 else f"`{block}`"
         figures = f"{sum(r.params for r in same):,} | {sum(r.macs for r in same):,}"
         lines.append(f"| {stage} | {call} | {len(same)} | {size} | {figures} |\n")
     return "".join(lines)

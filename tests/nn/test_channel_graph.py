@@ -6,11 +6,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from convsmith.nn import (
+    CellStem,
     ChannelShuffle,
+    ContextEncoding,
     ConvNormAct,
+    DeformableBottleneck,
+    DeformableConv2d,
+    ExpressionActivation,
     FactorizedReduction,
     InterlacedGroupConv,
     InterleavedGroupConv,
+    NasCell,
     ShuffleUnitV1,
     ShuffleUnitV2,
     SqueezeExcite,
@@ -38,13 +44,23 @@ def by_walking(pairs, shuffled=True):
 
 
 def by_gradients(module, channels):
-    """Of each output channel, the input channels with a gradient, in float64 and at a random image."""
+    """Of each output channel, the input channels with a gradient, in float64 and at a random image.
+
+    A tuple of maps, taken or given, has the channels of all of them.
+    """
     module = module.double().eval()
-    for parameter in module.parameters():  # positive: no two ways cancel
+    for name, parameter in module.named_parameters():  # positive: no two ways cancel
         nn.init.uniform_(parameter, 0.5, 1.5)
-    x = torch.rand(1, channels, 6, 6, dtype=torch.float64)
-    jacobian = torch.autograd.functional.jacobian(lambda x: module(x).flatten(2).sum((0, 2)), x)
-    return jacobian.abs().sum((1, 3, 4)) > 0
+        if {"offset", "linear", "offsets"} & set(name.split(".")):  # places on the map, and no saturated gates
+            parameter.data.mul_(0.01)
+    widths = channels if isinstance(channels, tuple) else (channels,)
+    x = torch.rand(1, sum(widths), 6, 6, dtype=torch.float64)
+
+    def sums(x):
+        found = module(x.split(widths, 1) if isinstance(channels, tuple) else x)
+        return torch.cat([y.flatten(2).sum((0, 2)) for y in (found if isinstance(found, tuple) else (found,))])
+
+    return torch.autograd.functional.jacobian(sums, x).abs().sum((1, 3, 4)) > 0
 
 
 @pytest.mark.parametrize("channels", [12, 16, 30])
@@ -108,7 +124,38 @@ class Cropped(nn.Module):
         return torch.cat((self.even(x), self.odd(x[..., 1:, 1:]), self.odd(x[:, :, :-1, 1:])[:, 1:3]), 1)
 
 
+class DeformedByGroups(nn.Module):
+    """Offsets of each of two groups of channels from this group alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.offsets = nn.Conv2d(12, 36, 3, padding=1, groups=2)
+        self.deformed = DeformableConv2d(12, 8, groups=4, offset_groups=2)
+
+    def forward(self, x):
+        return self.deformed(x, self.offsets(x))
+
+
+CELL = (
+    ("sep_3x3", 0, "identity", 1),
+    ("max_3x3", 1, "none", 0),
+    ("identity", 2, "identity", 1),
+    ("none", 0, "none", 1),
+)
+
 MODULES = {
+    "deformable": (DeformableConv2d(8, 6, groups=2, offset_groups=4), 8),
+    "deformed_by_groups": (DeformedByGroups(), 12),
+    "deformable_bottleneck": (DeformableBottleneck(8, 16, stride=2, act="swish"), 8),
+    "context_encoding": (nn.Sequential(nn.Conv2d(4, 4, 1, groups=4), ContextEncoding(4, num_codewords=3)), 4),
+    "cell": (NasCell((8, 6), filters=8, operations=CELL, concat=(2, 3, 4, 5), project_previous=False), (8, 6)),
+    "strided_cell": (NasCell((8, 6), filters=4, operations=CELL, stride=2, hand_on=("previous", 6)), (8, 6)),
+    "stem_of_cells": (CellStem(3, 6, hand_on=4), 3),
+    "local_response_norm": (nn.Sequential(nn.Conv2d(8, 8, 1, groups=8), nn.LocalResponseNorm(4)), 8),
+    "expression": (
+        nn.Sequential(nn.Conv2d(4, 4, 1, groups=2), ExpressionActivation(4, expression="rbf(x, beta(x))")),
+        4,
+    ),
     "interleaved": (InterleavedGroupConv(12, primary_groups=3, act="swish"), 12),
     "interlaced": (InterlacedGroupConv(16, 24, primary_groups=4, stride=2, act="swish"), 16),
     "interlaced_too_thin": (InterlacedGroupConv(16, 16, primary_groups=16, act="swish"), 16),
@@ -195,7 +242,7 @@ def test_a_buffer_that_routes_channels_is_followed_where_it_has_values():
         ([(12, 4), (6, 2)], "out_channels must be divisible by groups, got out_channels=6 and groups=4"),
         (nn.ReLU(), "no convolution to tell its input channels; give in_channels"),
         (ShuffleUnitV2(12, 12), "a convolution of 6 channels got 3; give the in_channels of the whole module"),
-        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.LocalResponseNorm(3)), "and local_response_norm is none that is known"),
+        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.Softmax(1)), "and softmax is none that is known"),
         (
             nn.Sequential(nn.Conv2d(4, 4, 1), nn.Unflatten(2, (3, 2))),
             "maps of one pixel and 4 channels, which it cannot",

@@ -5,8 +5,8 @@ import torch
 
 import convsmith as cs
 from convsmith.report import architecture_rows
+from convsmith.report.calls import arguments_text, layer_words
 from convsmith.report.section import architecture_section
-from convsmith.report.tables import arguments_text
 from tests.train.tiny import tiny_architecture
 
 
@@ -45,6 +45,22 @@ def test_arguments_are_those_that_differ_from_the_defaults():
     assert arguments_text(normed) == "8, norm=batch_norm(eps=0.001)"
     assert arguments_text(cs.spec(cs.nn.ConvNormAct, 8, norm=None)) == "8, norm=None"
     assert arguments_text(cs.spec(cs.nn.Identity)) == ""
+
+
+def test_the_layers_of_a_module_read_as_in_the_figures_of_the_papers():
+    words = {layer_words(spec): spec.block for _, spec in cs.zoo.get("inception_v3").blocks()}
+    # Szegedy et al. 2016, Fig. 7, and Fig. 10 with the channels of the released network
+    split = "(1×3 384; 3×1 384)"
+    assert f"1×1 320; 1×1 384 → {split}; 1×1 448 → 3×3 384 → {split}; avg 3×3 → 1×1 192" in words
+    assert "3×3 384 valid; 1×1 64 → 3×3 96 → 3×3 96 valid; max 3×3 valid, stride=2" in words
+    # Inception-ResNet v2, Szegedy et al. 2017, Fig. 17, without its 5 x 5 form
+    residual = [layer_words(spec) for _, spec in cs.zoo.get("inception_resnet_v2").blocks() if "paths" in str(spec)]
+    assert residual[10] == "(1×1 192; 1×1 128 → 1×7 160 → 7×1 192) → 1×1 1088 linear, scale=0.1"
+    chain = cs.spec(
+        cs.nn.Sequence, blocks=(cs.spec(cs.nn.ConvNormAct, 8, stride=2, groups=4, act="swish"), cs.spec(cs.nn.ReLU))
+    )
+    assert layer_words(chain) == "3×3 8 /2 groups=4 act=swish → relu"
+    assert layer_words(cs.spec(cs.nn.BasicBlock, 24, stride=2)) == "24, stride=2"
 
 
 def test_an_input_that_does_not_fit_leaves_the_blocks():

@@ -53,7 +53,7 @@ def show(
     print_table(
         ("stage", "block", "~arguments", "output (C × H × W)", ">params", ">MACs"),
         [
-            *((r.stage, r.block, r.arguments, r.output_size, f"{r.params:,}", f"{r.macs:,}") for r in rows),
+            *((r.stage, r.block, r.words, r.output_size, f"{r.params:,}", f"{r.macs:,}") for r in rows),
             ("total", "", "", "", f"{total.params:,}", f"{total.macs:,}"),
         ],
         title=f"{subject.name}, input {' × '.join(map(str, shape[1:]))}",

@@ -16,13 +16,16 @@ from torch import Tensor, nn
 from convsmith.nn.channel_map import ChannelMap, grouped, shuffled as shuffle
 from convsmith.nn.channels import check_divisible
 
+Widths = int | tuple[int, ...]
 Stack = nn.Module | Sequence[nn.Module] | Sequence[tuple[int, int]]
 
 
-def channel_dependency_graph(stack: Stack, *, shuffled: bool = True, in_channels: int | None = None) -> Tensor:
+def channel_dependency_graph(stack: Stack, *, shuffled: bool = True, in_channels: Widths | None = None) -> Tensor:
     """The graph as a Boolean matrix (outputs, inputs): whether the output depends on the input, whatever the weights.
 
-    A norm over several channels, global statistics in squeeze-and-excitation and the like are dependencies too.
+    A norm over several channels, global statistics in squeeze-and-excitation and the like are dependencies too, and so
+    are the offsets of a deformable convolution: through them each output depends on what the offset convolution reads.
+    A cell of a network, which takes and gives a tuple of maps, has the channels of all of them, one map after another.
 
     Args:
         stack: Grouped convolutions as pairs `(channels, groups)`: each reads `channels` channels in `groups` groups and
@@ -31,7 +34,8 @@ def channel_dependency_graph(stack: Stack, *, shuffled: bool = True, in_channels
             routes channels. A module is seen in eval mode; its weights are not read, it may be on the meta device.
         shuffled: Whether between two pairs a channel shuffle stands, by the groups of the first one, which spreads each
             of its groups as widely as can be. Modules shuffle for themselves.
-        in_channels: The input channels of a module (default: those that its first convolution reads).
+        in_channels: The input channels of a module (default: those that its first convolution reads), a tuple for one
+            that takes a tuple of maps.
 
     Raises ValueError for channels that the groups do not divide, and for a module with an operator of which it is not
     known what it depends on.
@@ -44,7 +48,7 @@ def channel_dependency_graph(stack: Stack, *, shuffled: bool = True, in_channels
     return _of_pairs(parts, shuffled)
 
 
-def has_full_channel_receptive_field(stack: Stack, *, shuffled: bool = True, in_channels: int | None = None) -> bool:
+def has_full_channel_receptive_field(stack: Stack, *, shuffled: bool = True, in_channels: Widths | None = None) -> bool:
     """Whether every output channel depends on every input channel; arguments as in `channel_dependency_graph`.
 
     Two shuffled convolutions `[(C, g1), (C, g2)]` have a full channel receptive field exactly if g1 * g2 <= C: a group
@@ -65,17 +69,19 @@ def _of_pairs(pairs: list[tuple[int, int]], shuffled: bool) -> Tensor:
     return reached.T
 
 
-def _of_module(module: nn.Module, in_channels: int | None) -> Tensor:
+def _of_module(module: nn.Module, in_channels: Widths | None) -> Tensor:
     if in_channels is None:
         first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
         if first is None:
             raise ValueError("the module has no convolution to tell its input channels; give in_channels")
         in_channels = first.in_channels
+    widths = in_channels if isinstance(in_channels, tuple) else (in_channels,)
+    maps = torch.eye(sum(widths), dtype=torch.bool)[..., None, None].as_subclass(ChannelMap).split(widths, 1)
     training = [layer for layer in module.modules() if layer.training]
     module.eval()
     try:
         with torch.no_grad():
-            reached = module(torch.eye(in_channels, dtype=torch.bool)[..., None, None].as_subclass(ChannelMap))
+            found = module(maps if isinstance(in_channels, tuple) else maps[0])
     except (RuntimeError, TypeError, IndexError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
@@ -85,4 +91,10 @@ def _of_module(module: nn.Module, in_channels: int | None) -> Tensor:
     finally:
         for layer in training:
             layer.training = True
-    return reached.as_subclass(Tensor).flatten(2).any(2).T if reached.dim() > 2 else reached.as_subclass(Tensor).T
+    outputs = found if isinstance(found, tuple) else (found,)
+    return torch.cat([_of_channels(output.as_subclass(Tensor)) for output in outputs])
+
+
+def _of_channels(reached: Tensor) -> Tensor:
+    """(inputs, outputs) or (inputs, outputs, H, W) -> (outputs, inputs)."""
+    return reached.flatten(2).any(2).T if reached.dim() > 2 else reached.T

@@ -17,6 +17,11 @@ class ChannelMap(Tensor):
     their operands; one that is not known raises ValueError.
     """
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the map for which this one stands: modules bring their parameters to it."""
+        return torch.get_default_dtype()
+
     @classmethod
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -119,6 +124,27 @@ def _elementwise(*values: Any, **named: Any) -> Tensor:
     return joined
 
 
+def _as_it_is(x: Tensor, *rest: Any, **named: Any) -> Tensor:
+    return x.clone()
+
+
+def _deformed(x: Tensor, weight: Tensor, offset: Tensor, *rest: Any) -> Tensor:
+    # Where a group of channels is read depends on what its offsets do, and so do the outputs that read the group.
+    (height, width), groups = weight.shape[-2:], x.shape[1] // weight.shape[1]
+    offset_groups = offset.shape[1] // (2 * height * width)
+    moved = grouped(_pixel(offset), offset_groups, x.shape[1])
+    return grouped(_pixel(x) | moved, groups, weight.shape[0])
+
+
+def _encoded(x: Tensor, codewords: Tensor, *rest: Any) -> Tensor:
+    return x.flatten(1).any(1)[:, None, None].expand(len(x), *codewords.shape)
+
+
+def _local_response_norm(x: Tensor, size: int, *rest: Any, **named: Any) -> Tensor:
+    around = F.pad(x.movedim(1, -1), (size // 2, (size - 1) // 2))
+    return around.unfold(-1, size, 1).any(-1).movedim(-1, 1)
+
+
 def _constant(x: Tensor, *rest: Any, **named: Any) -> Tensor:
     return torch.zeros_like(x)
 
@@ -127,13 +153,13 @@ def _constant(x: Tensor, *rest: Any, **named: Any) -> Tensor:
 _ROUTING = (  # `get` reads an attribute, such as the shape
     "cat concat stack chunk split narrow select unbind index_select view reshape flatten unflatten squeeze "
     "unsqueeze transpose permute movedim expand expand_as pixel_shuffle pixel_unshuffle roll flip contiguous clone "
-    "detach to get size dim numel stride len is_contiguous is_floating_point"
+    "detach new_zeros get size dim numel stride len is_contiguous is_floating_point"
 )
 _ELEMENTWISE = (
-    "add radd iadd sub rsub isub mul rmul imul div rdiv truediv rtruediv itruediv pow square sqrt rsqrt reciprocal neg "
-    "abs sign exp log log1p sin cos sinc sinh cosh atan erf gt ge lt le where maximum minimum clamp addcmul relu relu6 "
-    "leaky_relu prelu elu selu celu gelu silu mish softplus softsign hardtanh hardswish hardsigmoid sigmoid logsigmoid "
-    "tanh dropout dropout2d batch_norm instance_norm interpolate"
+    "add radd iadd sub rsub isub mul rmul imul div rdiv truediv rtruediv itruediv pow square sqrt rsqrt reciprocal "
+    "neg  abs sign exp log log1p sin cos sinc sinh cosh asinh atan erf gt ge lt le where maximum minimum clamp "
+    "addcmul relu relu6  leaky_relu prelu elu selu celu gelu silu mish softplus softsign hardtanh hardswish "
+    "hardsigmoid sigmoid logsigmoid  tanh dropout dropout2d batch_norm instance_norm interpolate"
 )
 ELEMENTWISE = frozenset(_ELEMENTWISE.split())
 POOLING = frozenset({"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"})
@@ -145,10 +171,14 @@ _RULES: Mapping[str, Callable[..., Tensor] | None] = {
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed),
     **dict.fromkeys(("mean", "sum", "amax", "amin", "std", "var"), _reduced),
     **dict.fromkeys(("zeros_like", "ones_like", "full_like"), _constant),
+    **dict.fromkeys(("to", "type_as"), _as_it_is),
     "channel_shuffle": shuffled,
+    "deform_conv2d": _deformed,
+    "encode": _encoded,  # of `convsmith.nn.Encoding`: the assignment to codewords reads all channels
     "getitem": _indexed,
     "group_norm": _group_norm,
     "layer_norm": _layer_norm,
     "linear": _linear,
+    "local_response_norm": _local_response_norm,
     "pad": _padded,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
@@ -100,6 +101,9 @@ class ContextEncoding(nn.Module):
 
 @fx.wrap  # one node of a graph: torch.fx follows no branches
 def _encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
+    if has_torch_function_unary(x):  # a subclass of tensors may have a rule for the whole layer
+        encoded: Tensor = handle_torch_function(_encode, (x,), x, codewords, scale)
+        return encoded
     if x.dim() not in (3, 4) or x.shape[1] != codewords.shape[1]:
         raise ValueError(
             f"an encoding of {codewords.shape[1]} channels needs maps (N, {codewords.shape[1]}, H, W), got "

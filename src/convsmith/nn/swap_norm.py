@@ -33,7 +33,8 @@ def swap_norm(architecture: Architecture, spec: BlockSpec) -> Architecture:
     - Options of a choice that the swap makes equal become one, so decisions are indices into fewer options.
 
     Channels are known when the network is built: what a norm refuses there, as `GroupNorm` channels that its groups do
-    not divide, is a ValueError that names the block's path and the remedy.
+    not divide, is a ValueError that names the block's path and the remedy. So is a `WeightNorm`, which acts on the
+    kernel in front of it, in a block that norms before it convolves, as DenseNet's do: none stands in front there.
 
     Raises TypeError if `spec` is no recorded norm.
     """

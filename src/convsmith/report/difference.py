@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Literal
 
 from convsmith.arch import Architecture, BlockSpec
-from convsmith.report.tables import argument_text, arguments_text
+from convsmith.report.calls import argument_text, arguments_text
 
 
 @dataclass(frozen=True)

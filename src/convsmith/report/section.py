@@ -8,8 +8,9 @@ from typing import Any
 
 from convsmith.arch import Architecture
 from convsmith.measure import cost
+from convsmith.report.calls import layer_words
 from convsmith.report.picture import architecture_svg
-from convsmith.report.tables import architecture_rows, arguments_text, stage_of
+from convsmith.report.tables import architecture_rows, stage_of
 
 
 def architecture_section(
@@ -42,11 +43,11 @@ def architecture_section(
     except ValueError as error:
         rows, section["problem"] = [], str(error)
     if shape is None or not rows:
-        bare = [(stage_of(path), (spec.block, arguments_text(spec), ())) for path, spec in architecture.blocks()]
+        bare = [(stage_of(path), (spec.block, layer_words(spec), ())) for path, spec in architecture.blocks()]
         unknown = "The run does not record the size of its images, so sizes and counts are missing here."
         return section | {"problem": section["problem"] or unknown, "stages": _by_stage(bare)}
     total = cost(architecture, (1, *shape))
-    blocks = [(r.stage, (r.block, r.arguments, [r.output_size, f"{r.params:,}", f"{r.macs:,}"])) for r in rows]
+    blocks = [(r.stage, (r.block, r.words, [r.output_size, f"{r.params:,}", f"{r.macs:,}"])) for r in rows]
     return section | {
         "input": " × ".join(map(str, shape)),
         "picture": architecture_svg(architecture, shape),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from convsmith.arch import Architecture, BlockSpec, changed_arguments, registered
+from convsmith.arch import Architecture
 from convsmith.measure import cost
 from convsmith.network import output_shapes
+from convsmith.report.calls import arguments_text, layer_words
 
 
 @dataclass(frozen=True)
@@ -14,14 +15,15 @@ class BlockRow:
     """One block of an architecture at a given input.
 
     `stage` is `stem`, `stage 1` (the first of `stages`), `neck` or `head`; `arguments` are those that differ from the
-    block's defaults, as they are written in a call. `output` is the current map behind the block, (C, H, W), or the
-    logits, (classes,). `params` and `macs` are of one image.
+    block's defaults, as they are written in a call, and `words` the same for reading (`layer_words`). `output` is the
+    current map behind the block, (C, H, W), or the logits, (classes,). `params` and `macs` are of one image.
     """
 
     path: str
     stage: str
     block: str
     arguments: str
+    words: str
     output: tuple[int, ...]
     params: int
     macs: int
@@ -44,6 +46,7 @@ def architecture_rows(architecture: Architecture, input_shape: tuple[int, int, i
             stage=stage_of(path),
             block=spec.block,
             arguments=arguments_text(spec),
+            words=layer_words(spec),
             output=shapes[-1][1:],
             params=counts[path].params,
             macs=counts[path].macs,
@@ -82,27 +85,6 @@ def resolutions(rows: list[BlockRow], input_side: int) -> list[Resolution]:
         )
         for size in dict.fromkeys((row.output[1], row.output[2]) for row in sized)
     ]
-
-
-def arguments_text(spec: BlockSpec) -> str:
-    """The arguments that differ from the block's defaults, as they are written in a call: `24, stride=2`."""
-    parameters = registered(spec.block).signature.parameters.items()
-    bare = {name for name, p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
-    changed = changed_arguments(spec)
-    return ", ".join(
-        argument_text(value) if name in bare else f"{name}={argument_text(value)}" for name, value in changed
-    )
-
-
-def argument_text(value: object) -> str:
-    """A value as it is written in a call."""
-    if isinstance(value, BlockSpec):
-        arguments = arguments_text(value)
-        return f"{value.block}({arguments})" if arguments else value.block
-    if isinstance(value, tuple):
-        inner = ", ".join(map(argument_text, value))
-        return f"({inner},)" if len(value) == 1 else f"({inner})"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def stage_of(path: str) -> str:
