@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -10,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import convsmith as cs
-from convsmith.nn import Shift, channel_dependency_graph, shift_copy
+from convsmith.nn import Shift, channel_dependency_graph, shift_copy, shift_cpu
+from convsmith.nn.shift_forms import Moves, by_padding
 
 ROWS, LAST = torch.contiguous_format, torch.channels_last
 
@@ -178,6 +180,55 @@ def test_compiled_it_is_the_same_in_value_and_gradient(form, interleaved):
     assert y.is_contiguous(memory_format=form)
     gradient = torch.randn_like(y)
     assert torch.equal(*(torch.autograd.grad(z, x, gradient)[0] for z in (y, block(x))))
+
+
+needs_a_compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("form", [ROWS, LAST])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.float64])
+def test_the_operator_of_compiled_programs(dtype, form):
+    assert shift_cpu.is_built()
+    kernels = (9, 3), (29, 3), (27, 5), (3, 1), (200, 3), (160, 5)
+    cases = product(kernels, (1, 3), (1, 2), (False, True), (1, -1), ((1, 1), (2, 5), (9, 12), (40, 33)))
+    for (channels, kernel_size), dilation, stride, interleaved, sign, size in cases:
+        if sign < 0 and stride > 1:
+            continue
+        x = torch.randint(256, (3, channels, *size)).to(dtype).to(memory_format=form)[1:]
+        moves = Moves(kernel_size, dilation, stride, interleaved, sign)
+        y = shift_cpu.by_operator(x, moves)
+        assert torch.equal(y, by_padding(x, moves)), moves
+        assert y.is_contiguous(memory_format=form)
+    for check in ("test_schema", "test_faketensor"):
+        torch.library.opcheck(torch.ops.convsmith.shift.default, (x, *moves, form is LAST), test_utils=check)
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("operator", [True, False])
+def test_compiled_programs_take_the_operator_where_it_is_built(operator, monkeypatch):
+    torch._dynamo.reset()
+    if not operator:
+        monkeypatch.setattr(shift_cpu, "_build", lambda: False)
+    called = []
+
+    def backend(graph, _):
+        called.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph
+
+    x = torch.randn(2, 29, 6, 5)
+    with torch.no_grad():
+        y = torch.compile(Shift(29), fullgraph=True, backend=backend)(x)
+    assert torch.equal(y, by_convolution(x, kernel_size=3))
+    assert any("convsmith.shift" in name for name in called) == operator
+
+
+def test_without_a_compiler_it_is_said_and_slices_stand_for_the_operator(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("CXX", str(tmp_path / "no_compiler"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    with caplog.at_level("INFO", logger="convsmith.nn.shift_cpu"):
+        assert shift_cpu._build.__wrapped__() is False
+    assert "slices stand for it" in caplog.text
 
 
 @pytest.mark.slow

@@ -76,7 +76,8 @@ def _of_module(module: nn.Module, in_channels: Widths | None) -> Tensor:
             raise ValueError("the module has no convolution to tell its input channels; give in_channels")
         in_channels = first.in_channels
     widths = in_channels if isinstance(in_channels, tuple) else (in_channels,)
-    maps = torch.eye(sum(widths), dtype=torch.bool)[..., None, None].as_subclass(ChannelMap).split(widths, 1)
+    image = torch.eye(sum(widths), dtype=torch.bool)[..., None, None].as_subclass(ChannelMap)
+    maps = torch.split(image, list(widths), 1)
     training = [layer for layer in module.modules() if layer.training]
     module.eval()
     try:

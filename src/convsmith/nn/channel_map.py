@@ -18,7 +18,7 @@ class ChannelMap(Tensor):
     """
 
     @property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
         """That of the map for which this one stands: modules bring their parameters to it."""
         return torch.get_default_dtype()
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from convsmith.arch import block
 from convsmith.nn.channels import check_odd_kernel
 from convsmith.nn.shift_copy import FEW_ELEMENTS, by_copying
+from convsmith.nn.shift_cpu import by_operator, is_built
 from convsmith.nn.shift_forms import Moves, Run, by_padding, is_channels_last, run_differentiably
 
 # Neighbouring channels that are worth a copy of their own; oneDNN moves fewer in less time.
@@ -34,7 +35,8 @@ class Shift(nn.Module):
 
     A shift is the depthwise convolution with the one-hot kernels `taps`, and is computed so in one case: of
     channels-last maps in float32 or bfloat16 on the CPU, where no copy of a few channels at a time is as fast. An
-    infinite or undefined value then spreads over its neighbours. All else is copied.
+    infinite or undefined value then spreads over its neighbours. All else is copied; in programs of `torch.compile` for
+    the CPU in one pass, by an operator in C++ that is compiled where there is a compiler (`shift_cpu.py`).
     """
 
     taps: Tensor
@@ -100,13 +102,24 @@ def shift(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int,
     transformed = torch._C._are_functorch_transforms_active()
     compiled = torch.compiler.is_compiling()
     last = not transformed and is_channels_last(x)
+    moves = Moves(kernel_size, dilation, stride, interleaved)
+    if compiled and not transformed and _is_for_operator(x, moves, last):
+        return run_differentiably(x, by_operator, moves)
     if (last and _convolves(x, taps, interleaved)) or not (compiled or type(x) in (Tensor, nn.Parameter)):
         return F.conv2d(x, taps, None, stride, kernel_size // 2 * dilation, dilation, len(taps))
-    moves = Moves(kernel_size, dilation, stride, interleaved)
     if compiled or transformed:
         return by_padding(x, moves, channels_last=last)
     run = triton_kernel() if x.is_cuda else None
     return run_differentiably(x, run or by_copying, moves)
+
+
+def _is_for_operator(x: Tensor, moves: Moves, last: bool) -> bool:
+    """Whether a compiled program takes the operator in C++, and has nothing faster."""
+    if not x.is_cpu or x.element_size() > 8 or torch.compiler.is_exporting():
+        return False
+    # With so many displacements in a few channels, oneDNN's convolution, which goes over them all, is as quick.
+    mixed = last and moves.interleaved and moves.kernel_size > 3 and not torch.is_grad_enabled()
+    return not (mixed and x.dtype in (torch.float32, torch.bfloat16)) and is_built()
 
 
 def _convolves(x: Tensor, taps: Tensor, interleaved: bool) -> bool:

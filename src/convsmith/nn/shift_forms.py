@@ -30,7 +30,7 @@ Run: TypeAlias = Callable[[Tensor, Moves], Tensor]
 
 
 class Moved(torch.autograd.Function):
-    """`run(x, moves)` with its derivatives: the gradient moves back, a tangent moves along.
+    """`run(x, moves)` with its derivative: the gradient moves back.
 
     Without `setup_context`, which would take longer than moving a small map; hence not for transforms of torch.func.
     """
@@ -52,6 +52,10 @@ class Moved(torch.autograd.Function):
         back = Moves(kernel_size, dilation, 1, interleaved, -sign)
         return run_differentiably(gradient, ctx.run, back), None, None
 
+
+class MovedForward(Moved):
+    """The derivative in forward mode beside it, which no compiler takes: a tangent moves along."""
+
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
         """The tangent, moved as the map."""
@@ -60,7 +64,10 @@ class Moved(torch.autograd.Function):
 
 def run_differentiably(x: Tensor, run: Run, moves: Moves) -> Tensor:
     """`run(x, moves)`, recorded where gradients are."""
-    return Moved.apply(x, run, moves) if torch.is_grad_enabled() else run(x, moves)
+    if not torch.is_grad_enabled():
+        return run(x, moves)
+    moved = Moved if torch.compiler.is_compiling() else MovedForward
+    return moved.apply(x, run, moves)
 
 
 def is_channels_last(x: Tensor) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from convsmith.arch import BlockSpec, changed_arguments, registered
-from convsmith.nn.channels import pair
 
 _CHAIN = {"sequence": "blocks"}
 _SIDE_BY_SIDE = {"branches": "branches", "scaled_residual": "paths", "poly_residual": "branches"}
@@ -64,8 +63,8 @@ def _layer(spec: BlockSpec) -> str:
     if spec.block != "conv_norm_act" and spec.block not in _POOLS:
         return argument_text(spec)
     arguments, changed = dict(spec.arguments), dict(changed_arguments(spec))
-    height, width = pair(arguments["kernel_size"])
-    size = f"{height}×{width}"
+    kernel_size = arguments["kernel_size"]
+    size = "×".join(map(argument_text, kernel_size if isinstance(kernel_size, tuple) else (kernel_size,) * 2))
     words = [_POOLS[spec.block], size] if spec.block in _POOLS else [size, argument_text(arguments["out_channels"])]
     if arguments["stride"] != 1:
         words.append(f"/{argument_text(arguments['stride'])}")
