@@ -21,6 +21,7 @@ COMMANDS = (
     "status",
     "train",
     "export",
+    "quantize",
     "report",
     "demo",
 )

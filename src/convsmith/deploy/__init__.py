@@ -7,6 +7,7 @@ from convsmith.deploy.fold import fold_norm
 from convsmith.deploy.gates import fuse_gates
 from convsmith.deploy.merge import merge_convolutions
 from convsmith.deploy.prepare import Prepared, prepare
+from convsmith.deploy.quantize import Quantized, quantize
 from convsmith.deploy.shift import fold_shift
 from convsmith.deploy.shuffles import unshuffle
 from convsmith.deploy.tidy import tidy
@@ -16,6 +17,7 @@ __all__ = [
     "ExportResult",
     "NotTraceableError",
     "Prepared",
+    "Quantized",
     "backends",
     "clock",
     "export",
@@ -25,6 +27,7 @@ __all__ = [
     "fuse_gates",
     "merge_convolutions",
     "prepare",
+    "quantize",
     "tidy",
     "unshuffle",
 ]
