@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -75,7 +75,7 @@ def record(module: nn.Module, example: Tensor) -> Recording:
     try:
         with _following(module, path), torch.no_grad(), recorder, Sizes(batch):
             recorder.path = path
-            output = module(x)
+            output = _Followed(module, path).run(x) if isinstance(module, fx.GraphModule) else module(x)
     except (BatchBranchError, DataDependentOutputException, DynamicOutputShapeException) as error:
         raise BranchError(f"{_described(error)} in {where(module, path[-1])}") from error
     if not isinstance(output, Tensor):
@@ -87,7 +87,10 @@ def record(module: nn.Module, example: Tensor) -> Recording:
 
 def where(module: nn.Module, path: str) -> str:
     """A module as an error names it."""
-    return f"module {path!r} ({type(module.get_submodule(path)).__name__})" if path else type(module).__name__
+    if not path:
+        return type(module).__name__
+    part = dict(module.named_modules()).get(path)  # a traced network has lost the modules that it does not call
+    return f"module {path!r}" if part is None else f"module {path!r} ({type(part).__name__})"
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -178,6 +181,23 @@ def _described(error: Exception) -> str:
         return str(error)
     operator = getattr(error, "func", "an operator")
     return f"{operator} needs the values of a tensor"
+
+
+class _Followed(fx.Interpreter):
+    """Runs a traced network, whose nodes know the modules that they were traced in."""
+
+    def __init__(self, module: fx.GraphModule, path: list[str]):
+        super().__init__(module)
+        self.extra_traceback = False  # it would put itself in front of an error's message
+        self.path = path
+
+    def run_node(self, n: fx.Node) -> Any:
+        stack = n.meta.get("nn_module_stack")
+        self.path.append(next(reversed(stack.values()))[0] if stack else self.path[-1])
+        try:
+            return super().run_node(n)
+        finally:
+            self.path.pop()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ Runtime then fuses nodes and changes layouts. Its clock counts whole microsecond
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +17,12 @@ from torch import Tensor, nn
 from convsmith.deploy import onnx
 from convsmith.deploy.lean import lean
 from convsmith.measure.profile.categories import category_of
-from convsmith.measure.profile.onnx_graph import Graph, Origins, Weight
+from convsmith.measure.profile.graph import Graph, onnx_graph
+from convsmith.measure.profile.origins import Origins, Shapes, macs
 from convsmith.measure.profile.result import Step
 from convsmith.measure.profile.shuffles import merges_a_pair
 
 SUFFIX = "_kernel_time"
-Shapes = list[tuple[int, ...]]
 
 
 class OnnxRuntime:
@@ -54,7 +53,7 @@ class OnnxRuntime:
         """The nodes that ran, and the milliseconds of each in each watched pass; ends the profile."""
         with self._folder:
             events = json.loads(Path(self._watched.end_profiling()).read_text())
-            optimised = Graph(self._optimised.read_bytes())
+            optimised = onnx_graph(self._optimised.read_bytes())
         ran = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(SUFFIX)]
         count = len(ran) // self._runs
         by_run = [ran[i : i + count] for i in range(0, len(ran), count)]
@@ -64,7 +63,7 @@ class OnnxRuntime:
         return steps, [[event["dur"] / 1e3 for event in run] for run in by_run]
 
     def _layers(self, events: Sequence[dict[str, Any]], optimised: Graph) -> tuple[Step, ...]:
-        origins = Origins(Graph(self._model), optimised)
+        origins = Origins(onnx_graph(self._model), optimised)
         shapes = {name: _shapes(event, "output") for name, event in zip(_names(events), events, strict=True)}
         shuffles = _shuffles(optimised, shapes)
         unknown, steps = set(), []
@@ -90,24 +89,6 @@ class OnnxRuntime:
             )
         self.unknown = tuple(sorted(unknown))
         return tuple(steps)
-
-
-def macs(operator: str, weights: Sequence[Weight], inputs: Shapes, outputs: Shapes) -> int:
-    """Multiply-accumulates of a node from the exported weights, which have no padding, and the shapes that it ran with.
-
-    0 for the operators that no convolutional network has (recurrent ones, attention as one node).
-    """
-    filters = next((weight.shape for weight in weights if len(weight.shape) > 1), None)
-    if operator.endswith("ConvTranspose") and filters:
-        return inputs[0][0] * math.prod(inputs[0][2:]) * math.prod(filters)
-    if "Conv" in operator and filters:
-        return outputs[0][0] * math.prod(outputs[0][2:]) * math.prod(filters)
-    if "Gemm" in operator and filters:
-        return outputs[0][0] * math.prod(filters)
-    if "MatMul" in operator:
-        columns = filters[-1] if filters else inputs[1][-1] if len(inputs[1]) > 1 else 1
-        return math.prod(inputs[0]) * columns
-    return 0
 
 
 def _names(events: Sequence[dict[str, Any]]) -> list[str]:

@@ -16,6 +16,7 @@ from convsmith.deploy.snapshot import snapshot
 from convsmith.measure.profile.eager import Eager
 from convsmith.measure.profile.faults import page_faults
 from convsmith.measure.profile.onnxruntime import OnnxRuntime
+from convsmith.measure.profile.openvino import OpenVino
 from convsmith.measure.profile.result import Profile, Step
 from convsmith.measure.profile.slowdowns import eager_slowdowns
 from convsmith.measure.roofs import Roofs, device_roofs
@@ -38,7 +39,11 @@ class Passes(Protocol):
         """The steps, without times, and the milliseconds of each in each watched pass."""
 
 
-PROFILERS: dict[str, Callable[[nn.Module, Tensor, int], Passes]] = {"eager": Eager, "onnxruntime": OnnxRuntime}
+PROFILERS: dict[str, Callable[[nn.Module, Tensor, int], Passes]] = {
+    "eager": Eager,
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVino,
+}
 
 
 def profile(

@@ -3,12 +3,11 @@ import torch
 from torch import nn
 
 import convsmith as cs
-from convsmith.measure.profile import profile
-from convsmith.measure.profile.onnx_graph import Weight
-from convsmith.measure.profile.onnxruntime import macs
+from convsmith.measure.profile import CATEGORIES, profile
+from convsmith.measure.profile.graph import Weight
+from convsmith.measure.profile.origins import macs
 from convsmith.measure.roofs import Roofs
 
-pytest.importorskip("onnxruntime")
 ROOFS = Roofs(gmacs_per_s=100.0, source="made up", copies=((2**20, 100.0),))
 SHAPE = (2, 3, 32, 32)
 
@@ -22,7 +21,7 @@ class Net(nn.Module):
         self.grouped = nn.Sequential(nn.Conv2d(32, 12, 1, groups=4), nn.ReLU())
         self.shuffle = cs.nn.ChannelShuffle(12, groups=4)
         self.depthwise = nn.Conv2d(12, 12, 3, padding=1, groups=12)
-        self.pool = nn.MaxPool2d(2)
+        self.pool = cs.nn.MaxPool(44)
         self.head = cs.nn.Classifier(44, 10)
 
     def forward(self, x):
@@ -31,9 +30,15 @@ class Net(nn.Module):
         return self.head(self.pool(torch.cat((x, y * torch.tanh(y)), 1)))
 
 
-@pytest.fixture(scope="module")
-def found():
-    return profile(Net(), SHAPE, backend="onnxruntime", passes=3, roofs=ROOFS)
+def skip_without(backend):
+    if backend not in cs.deploy.backends.installed():
+        pytest.skip(f"needs {backend}")
+
+
+@pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
+def found(request):
+    skip_without(request.param)
+    return profile(Net(), SHAPE, backend=request.param, passes=3, roofs=ROOFS)
 
 
 def test_macs_are_those_of_the_network_however_channels_are_padded(found):
@@ -43,22 +48,35 @@ def test_macs_are_those_of_the_network_however_channels_are_padded(found):
 def test_nodes_are_mapped_back_to_modules(found):
     convolutions = [(step.module, step.operator) for step in found.steps if step.category == "convolution"]
     assert [module for module, _ in convolutions] == ["stem.conv", "grouped.0", "depthwise", "head.linear"]
+    (pool,) = [step.module for step in found.steps if step.operator == "MaxPool"]
+    assert pool == "pool"  # a module that is traced through, so that no call of it is left
     by_module = {path: share.macs for path, share in found.by_module.items()}
     cost = cs.measure.cost(Net(), SHAPE).by_module
     assert all(by_module[path] == cost[path].macs for path in ("stem", "grouped", "depthwise", "head"))
 
 
+EXPECTED = {
+    "onnxruntime": {"shuffle": {"Transpose", "Reshape"}, "elementwise": {"Tanh", "Mul"}, "data": {"Concat"}},
+    "openvino": {"shuffle": {"ShuffleChannels"}, "elementwise": {"Subgraph"}, "data": {"Concat"}},
+}
+
+
 def test_categories(found):
-    by_category = {
-        category: [step.operator for step in found.steps if step.category == category]
-        for category in ("elementwise", "data", "shuffle", "other")
-    }
-    assert "Transpose" in by_category["shuffle"]
-    assert set(by_category["shuffle"]) == {"Transpose", "Reshape"}
-    assert by_category["elementwise"] == ["Tanh", "Mul"]
-    assert "Concat" in by_category["data"]
-    assert "MaxPool" in by_category["other"]
+    operators = {category: set() for category in CATEGORIES}
+    for step in found.steps:
+        operators[step.category].add(step.operator)
+    for category, expected in EXPECTED[found.backend].items():
+        assert expected <= operators[category]
+    assert operators["shuffle"] == EXPECTED[found.backend]["shuffle"]
+    assert "MaxPool" in operators["other"]
     assert found.unknown == ()
+
+
+def test_what_a_runtime_computes_with_a_convolution_is_told(found):
+    kernels = {step.module: step.kernel for step in found.steps if step.category == "convolution"}
+    assert kernels["stem.conv"].endswith("+ Relu")
+    assert "+" not in kernels["depthwise"]
+    assert found.steps[0].memory_bytes > 4 * 2 * 3 * 32 * 32
 
 
 def test_the_parts_add_up(found):
@@ -66,16 +84,18 @@ def test_the_parts_add_up(found):
     assert found.by_module[""].ms == pytest.approx(found.attributed_ms)
     assert found.slowdowns == ()
     assert found.passes == 3
-    assert found.backend == "onnxruntime"
 
 
-def test_a_network_that_branches_on_values_is_refused():
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_network_that_branches_on_values_is_refused(backend):
+    skip_without(backend)
+
     class Branching(nn.Module):
         def forward(self, x):
             return x.relu() if x.mean() > 0 else x
 
     with pytest.raises(ValueError, match="must not branch on values"):
-        profile(Branching(), SHAPE, backend="onnxruntime", roofs=ROOFS)
+        profile(Branching(), SHAPE, backend=backend, roofs=ROOFS)
 
 
 @pytest.mark.parametrize(
