@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from convsmith.deploy import backends, clock
-from convsmith.deploy.agreement import TOLERANCES, Run, check_example, check_run, eager_run, largest_difference
-from convsmith.deploy.precision import PRECISIONS, check_precision, precision_of
-from convsmith.deploy.snapshot import snapshot
+from convsmith.deploy.agreement import Run, check_example
+from convsmith.deploy.comparison import Comparison
+from convsmith.deploy.precision import check_precision, precision_of
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A network ready to run: call it with a tensor of any batch size.
 
-    `rejected` says why `auto` passed over a back end.
+    `timings` are the milliseconds of one pass over the example that `auto` measured, and `rejected` says why it passed
+    over a back end. `difference` is the largest one from eager, as a share of eager's largest output.
     """
 
     run: Run
     backend: str
     threads: int
     rejected: dict[str, str] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    difference: float = 0.0
 
     def __call__(self, x: Tensor) -> Tensor:
         """The network's output for a batch `x`."""
@@ -61,36 +63,24 @@ def prepare(
     clock.check_positive("threads", count)
     check_example(example)
     if backend != "auto":
-        return Prepared(_verified(module, example, backend, count, precision), backend, count)
-    runs, rejected = {}, {}
-    for name in backends.installed(thorough=thorough):
-        try:
-            runs[name] = _verified(module, example, name, count, precision)
-        except (ValueError, RuntimeError) as error:
-            rejected[name] = str(error)
-    if not runs:
-        raise ValueError(f"no back end can run {type(module).__name__}: {rejected}")
-    calls = {name: partial(run, example) for name, run in runs.items()}
-    timings = clock.measure(calls, rounds=7, budget_seconds=5.0, device=example.device)
-    fastest = min(timings, key=lambda name: timings[name].median_ms)
-    return Prepared(runs[fastest], fastest, count, rejected)
-
-
-def _verified(module: nn.Module, example: Tensor, name: str, threads: int, precision: str | None) -> Run:
-    entry = backends.get(name)
+        backends.get(backend)  # an unknown one is told before the network runs
     word = precision_of(example) if precision is None else precision
-    entry.check(example, word)
-    network = snapshot(module).to(example.device)
-    reference = eager_run(network)
-    check_run(reference, example)
-    run = entry.prepare(snapshot(network), example, threads, word)
-    if name == "eager" and precision is None:
-        return run
-    tolerance = max(TOLERANCES[PRECISIONS[word]], TOLERANCES[example.dtype])
-    difference = largest_difference(reference, run, example)
-    if not difference <= tolerance:
-        raise ValueError(
-            f"the back end {name} in {word} may differ from eager by {tolerance:g} of the largest output, and differs "
-            f"by {difference:.2g}; choose another back end or precision"
-        )
-    return run
+    comparison = Comparison(module, example, count)
+    if backend == "auto":
+        comparison.add_all([word], thorough=thorough)
+        comparison.measure()
+        chosen = comparison.fastest
+    else:
+        chosen = comparison.add(backend, word)
+        if chosen.rejected:
+            raise ValueError(chosen.rejected)
+    found = comparison.candidates.values()
+    assert chosen.difference is not None
+    return Prepared(
+        run=comparison.runs[chosen.backend, word],
+        backend=chosen.backend,
+        threads=count,
+        rejected={c.backend: c.rejected for c in found if c.rejected},
+        timings={c.backend: c.median_ms for c in found if c.median_ms is not None},
+        difference=chosen.difference,
+    )

@@ -1,6 +1,6 @@
 """The back ends that can run a network; importing one registers it."""
 
-from convsmith.deploy.backends import compile, eager, executorch, onnxruntime, tensorrt
+from convsmith.deploy.backends import compile, eager, executorch, onnxruntime, openvino, tensorrt
 from convsmith.deploy.backends.registry import Artefact, Backend, get, installed, names
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "installed",
     "names",
     "onnxruntime",
+    "openvino",
     "tensorrt",
 ]

@@ -1,0 +1,118 @@
+"""OpenVINO on the CPU, from our ONNX model: torch's own way into OpenVINO takes many times as long.
+
+OpenVINO keeps the weights in float32 and computes in the precision that it is asked for by a hint, where the processor
+has it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convsmith.deploy import onnx
+from convsmith.deploy.agreement import Run
+from convsmith.deploy.backends.registry import Artefact, Backend, register
+from convsmith.deploy.lean import lean
+from convsmith.deploy.telemetry import unreported
+
+HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+NAMES = {hint: precision for precision, hint in HINTS.items()}
+FILES = ("network.xml", "network.bin")
+LOADER = '''"""Runs {file} with OpenVINO in {precision}."""
+from pathlib import Path
+
+import openvino
+
+SETTINGS = {{"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "{hint}"}}
+
+
+def load(threads=1):
+    path = Path(__file__).with_name("{file}")
+    model = openvino.Core().compile_model(path, "CPU", {{**SETTINGS, "INFERENCE_NUM_THREADS": threads}})
+    return lambda x: model(x.astype("float32"))[0].astype(x.dtype)
+'''
+
+
+def prepare(network: nn.Module, example: Tensor, threads: int, precision: str) -> Run:
+    """A model compiled for the example's shape, and one for all other batch sizes when the first of them comes."""
+    core = unreported("openvino").Core()
+    model = _model(core, network, example)
+    fixed = model.clone()
+    fixed.reshape(list(example.shape))
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "ENABLE_CPU_PINNING": False,  # who measures decides on the cores
+    }
+    compiled: dict[torch.Size | None, Any] = {example.shape: _compiled(core, fixed, settings, precision)}
+
+    def run(x: Tensor) -> Tensor:
+        found = compiled.get(x.shape) or compiled.get(None)
+        if found is None:
+            found = compiled[None] = _compiled(core, model, settings, precision)
+        return torch.from_numpy(found(x.detach().float().numpy())[0]).to(x.dtype)
+
+    return run
+
+
+def write(network: nn.Module, example: Tensor, folder: Path, precision: str) -> Artefact:
+    """OpenVINO's own format, the weights in float32; the loader asks for the precision."""
+    openvino = unreported("openvino")
+    openvino.save_model(_model(openvino.Core(), network, example), folder / FILES[0], compress_to_fp16=False)
+    loader = LOADER.format(file=FILES[0], precision=precision, hint=HINTS[precision])
+    return Artefact(FILES, loader, ("openvino", "numpy"))
+
+
+def _model(core: Any, network: nn.Module, example: Tensor) -> Any:
+    whole = lean(network, example).float()
+    data = onnx.convert(whole, example.float(), {})
+    try:
+        return core.read_model(data)
+    except RuntimeError as error:
+        raise ValueError(_refusal(data, str(error))) from error
+
+
+def _compiled(core: Any, model: Any, settings: dict[str, Any], precision: str) -> Any:
+    try:
+        compiled = core.compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise ValueError(f"OpenVINO cannot compile the network ({_last_line(str(error))}); try onnxruntime") from error
+    hint = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    got = NAMES.get(hint, hint)
+    if got != precision:
+        raise ValueError(f"OpenVINO computes in {got} on this processor where {precision} is asked for; ask for {got}")
+    return compiled
+
+
+def _refusal(data: bytes, message: str) -> str:
+    """The error that names the operator and the module: a node's name begins with the module's."""
+    nodes = importlib.import_module("onnx").load_model_from_string(data).graph.node
+    # The longest name that is mentioned: DeformConv is not Conv.
+    missing = max((node for node in nodes if node.op_type in message), key=lambda node: len(node.op_type), default=None)
+    if missing is None:
+        return f"OpenVINO cannot read the network ({_last_line(message)}); try onnxruntime"
+    module = missing.name.rpartition("/")[0] or "the network itself"
+    return f"OpenVINO has no {missing.op_type}, which {module} needs; try onnxruntime"
+
+
+def _last_line(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"
+
+
+OPENVINO = register(
+    Backend(
+        "openvino",
+        prepare,
+        requires=("openvino", "onnx", "onnxscript"),
+        extra="openvino",
+        precisions=tuple(HINTS),
+        write=write,
+    )
+)

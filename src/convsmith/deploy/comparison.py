@@ -1,0 +1,149 @@
+"""Back ends tried on one network: compared with eager, and timed in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor, nn
+
+from convsmith.deploy import backends, clock
+from convsmith.deploy.agreement import TOLERANCES, Reference, Run, check_run, eager_run
+from convsmith.deploy.precision import PRECISIONS, precision_of
+from convsmith.deploy.snapshot import snapshot
+
+ROUNDS, BUDGET_SECONDS = 7, 2.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A back end in one precision, as it was found for a network.
+
+    `difference` is the largest one from eager in the network's own precision, as a share of eager's largest output.
+    `rejected` says why it cannot be taken: it fails, or differs by more than its precision explains. `median_ms` is
+    of one pass over the example, and None where it was not timed.
+    """
+
+    backend: str
+    precision: str
+    prepare_seconds: float | None = None
+    difference: float | None = None
+    median_ms: float | None = None
+    rejected: str = ""
+
+
+class Comparison:
+    """Candidates for one network, in the order in which they were tried, and the runs of those that agree with eager.
+
+    Making one copies the module and runs the copy; ValueError for a module or an example that does not work.
+    """
+
+    def __init__(self, module: nn.Module, example: Tensor, threads: int):
+        self.network = snapshot(module).to(example.device)
+        self.example, self.threads = example, threads
+        self.eager = eager_run(self.network)
+        with clock.threads(threads):
+            check_run(self.eager, example)
+        self.candidates: dict[tuple[str, str], Candidate] = {}
+        self.runs: dict[tuple[str, str], Run] = {}
+
+    @cached_property
+    def reference(self) -> Reference:
+        """What eager gives, in the network's own precision; ValueError where that is not finite."""
+        with clock.threads(self.threads):
+            return Reference(self.eager, self.example)
+
+    def add(self, name: str, precision: str) -> Candidate:
+        """Prepare a back end and compare it with eager.
+
+        Raises ImportError when its packages are missing; whatever else it raises is the reason for its rejection.
+        """
+        entry = backends.get(name)
+        is_reference = (name, precision) == ("eager", precision_of(self.example))
+        if not is_reference:
+            _ = self.reference  # its time is not the back end's
+        start = time.perf_counter()
+        found = Candidate(name, precision)
+        try:
+            entry.check(self.example, precision)
+            run = entry.prepare(snapshot(self.network), self.example, self.threads, precision)
+            difference = 0.0 if is_reference else self.reference.difference(run)
+        except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
+            found = replace(found, rejected=" ".join(str(error).split()) or type(error).__name__)
+        else:
+            tolerance = max(TOLERANCES[PRECISIONS[precision]], TOLERANCES[self.example.dtype])
+            found = replace(found, prepare_seconds=time.perf_counter() - start, difference=difference)
+            if difference <= tolerance:
+                self.runs[name, precision] = run
+            else:
+                found = replace(
+                    found,
+                    rejected=f"the back end {name} in {precision} may differ from eager by {tolerance:g} of the "
+                    f"largest output, and differs by {difference:.2g}; choose another back end or precision",
+                )
+        self.candidates[name, precision] = found
+        return found
+
+    def add_all(self, precisions: Iterable[str], *, thorough: bool) -> None:
+        """Add every installed back end in each of the precisions that it has."""
+        for precision in precisions:
+            for name in backends.installed(thorough=thorough):
+                if (
+                    precision in backends.get(name).precisions
+                    and self.example.device.type in backends.get(name).devices
+                ):
+                    self.add(name, precision)
+
+    def measure(self) -> None:
+        """Time the runs in turns, beside eager in the network's own precision; no back end left raises ValueError."""
+        if not self.runs:
+            reasons = "; ".join(f"{c.backend} in {c.precision}: {c.rejected}" for c in self.candidates.values())
+            raise ValueError(f"no back end can run {type(self.network).__name__}: {reasons or 'none is asked for'}")
+        timings = clock.measure(
+            {"/".join(key): partial(run, self.example) for key, run in self.runs.items()},
+            rounds=ROUNDS,
+            budget_seconds=BUDGET_SECONDS * len(self.runs),
+            device=self.example.device,
+        )
+        for key in self.runs:
+            self.candidates[key] = replace(self.candidates[key], median_ms=timings["/".join(key)].median_ms)
+
+    @property
+    def fastest(self) -> Candidate:
+        """The fastest of those that agree with eager; after `measure`."""
+        timed = [(c.median_ms, c) for c in self.candidates.values() if c.median_ms is not None]
+        return min(timed, key=lambda pair: pair[0])[1]
+
+
+def compare(
+    module: nn.Module,
+    example: Tensor,
+    *,
+    precisions: Iterable[str] | None = None,
+    threads: int | None = None,
+    thorough: bool = False,
+) -> Comparison:
+    """Try every installed back end on a network, in each precision that it has, and time those that agree with eager.
+
+    Eager in the network's own precision is always among them. The module is left untouched.
+
+    Args:
+        module: A network that takes and returns one tensor.
+        example: An input as the network will get them, on the device where it shall run.
+        precisions: Which ones, as words (default: the network's own).
+        threads: How many threads compute (default: as many as torch uses now).
+        thorough: Try those back ends too that take many seconds to prepare.
+
+    Raises ValueError when no back end can run the network.
+    """
+    own = precision_of(example)
+    comparison = Comparison(module, example, torch.get_num_threads() if threads is None else threads)
+    asked = list(precisions or [own])
+    if own not in asked:
+        comparison.add("eager", own)
+    comparison.add_all(asked, thorough=thorough)
+    comparison.measure()
+    return comparison
