@@ -110,7 +110,7 @@ def test_other_content_and_missing_files_are_named(tmp_path):
 
 
 def test_weights_of_another_network_do_not_fit(tmp_path):
-    save_weights(cs.create_model("resnet18"), tmp_path / "resnet18.safetensors")
+    cs.create_model("resnet18").save_weights(tmp_path / "resnet18.safetensors")
     with pytest.raises(ValueError, match=r"resnet18.safetensors do not fit the network"):
         cs.create_model(TINY, weights=tmp_path / "resnet18.safetensors")
 

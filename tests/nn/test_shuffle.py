@@ -45,7 +45,10 @@ def test_the_shuffle_transposes_groups_and_channels():
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("groups", [1, 2, 3, 4, 5, 6, 20, 60])
-def test_the_shuffle_and_its_gradient_keep_the_memory_format(memory_format, groups):
+@pytest.mark.parametrize("small", [True, False])
+def test_the_shuffle_and_its_gradient_keep_the_memory_format(small, memory_format, groups, monkeypatch):
+    if not small:  # large maps are shuffled in another way
+        monkeypatch.setattr("convsmith.nn.shuffle._SMALL", 0)
     x = torch.randn(2, 60, 5, 4).to(memory_format=memory_format).requires_grad_()
     y = ChannelShuffle(60, groups=groups)(x)
     assert torch.equal(y, shuffled(x, groups))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from convsmith.arch import Architecture, BlockSpec, Choice, has_choice
+from convsmith.network.weights import save_weights
 
 Maps = Tensor | tuple[Tensor, ...]
 Channels = int | tuple[int, ...]
@@ -78,6 +80,10 @@ class Network(nn.Module):
             maps = _run(stage, maps)
             found.append(_last(maps))
         return found
+
+    def save_weights(self, path: str | Path) -> None:
+        """Write weights and architecture into one safetensors file, of which `convsmith.create_model` makes both."""
+        save_weights(self, path)
 
     def pyramid(self, x: Tensor) -> dict[int, Tensor]:
         """The last map of each stride, by stride: what a detector or segmenter reads."""

@@ -60,7 +60,10 @@ class IrregularConv2d(nn.Module):
         check_divisible(in_channels=in_channels, groups=groups)
         check_divisible(out_channels=out_channels, groups=groups)
         if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"positions count from a middle tap: kernel_size must be odd, got {kernel_size=}")
+            raise ValueError(
+                f"positions count from a middle tap: kernel_size must be odd, got {kernel_size=}; take "
+                f"{max(1, kernel_size + 1)}"
+            )
         if share not in _KERNELS:
             raise ValueError(f"share must be one of {', '.join(map(repr, _KERNELS))}, got {share!r}")
         self.share, self.stride, self.dilation, self.groups = share, stride, dilation, groups

@@ -117,8 +117,8 @@ def _is_for_operator(x: Tensor, moves: Moves, last: bool) -> bool:
     """Whether a compiled program takes the operator in C++, and has nothing faster."""
     if not x.is_cpu or x.element_size() > 8 or torch.compiler.is_exporting():
         return False
-    # With so many displacements in a few channels, oneDNN's convolution, which goes over them all, is as quick.
-    mixed = last and moves.interleaved and moves.kernel_size > 3 and not torch.is_grad_enabled()
+    # Where neighbouring channels all move apart, oneDNN's convolution, which reads them all, is as quick on large maps.
+    mixed = last and moves.interleaved and x.numel() > FEW_ELEMENTS and not torch.is_grad_enabled()
     return not (mixed and x.dtype in (torch.float32, torch.bfloat16)) and is_built()
 
 

@@ -15,8 +15,10 @@ from convsmith.nn.conv import ConvNormAct, DepthwiseSeparable
 from convsmith.nn.norm import BATCH_NORM
 from convsmith.nn.pool import AvgPool
 
-# For so few rows torch's channels-last kernel on the CPU, which transposes small matrices, takes up to 30 copies' time.
+# For so few rows torch's channels-last kernel on the CPU, which transposes small matrices, takes up to 50 copies' time
+# on large maps, whose memory is new; on small ones it takes two.
 _THIN = (3, 5, 6)
+_SMALL = 2**18  # elements
 
 
 @block("channel_shuffle")
@@ -42,8 +44,8 @@ class ChannelShuffle(nn.Module):
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:
     """`torch.nn.functional.channel_shuffle` of (N, C, H, W), which keeps channels-last and is quick in it."""
     # On CUDA torch's own form loses the channels-last format.
-    own = (x.is_cuda or groups in _THIN) and not torch.compiler.is_compiling()
-    if not (own and x.is_contiguous(memory_format=torch.channels_last)):
+    own = x.is_cuda or (groups in _THIN and x.numel() > _SMALL)
+    if torch.compiler.is_compiling() or not (own and x.is_contiguous(memory_format=torch.channels_last)):
         return F.channel_shuffle(x, groups)
     n, c, h, w = x.shape
     return x.permute(0, 2, 3, 1).view(n, h, w, groups, -1).transpose(3, 4).reshape(n, h, w, c).permute(0, 3, 1, 2)
