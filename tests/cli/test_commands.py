@@ -157,6 +157,25 @@ def test_receptive_field(convsmith):
     assert "takes one network, got 'resnet1*'" in err
 
 
+def test_advise(convsmith, tmp_path):
+    options = ("--device-batch", 2, "--devices", 4, "--task", "detection", "--no-timed")
+    found = from_json(convsmith("advise", "tiny.json", *options, "--save", "edited", "--json"))
+    by_rule = {finding["rule"]: finding for finding in found}
+    assert by_rule["norm"]["where"] == ["stem.0.norm", "stages.0.0.norm"]
+    assert by_rule["norm"]["gain"]["macs_ratio"] == 1
+    edited = cs.Architecture.load(by_rule["norm"]["file"])
+    assert edited.stem[0].get("norm").block == "cross_device_batch_norm"
+    assert "use" not in by_rule
+    code, out, err = convsmith("advise", "shufflenet_v2_x0_5", "--no-timed", "--input-size", 64)
+    assert code == 0
+    assert "norm" not in [line.split()[0] for line in out.splitlines() if line]
+    use = next(line for line in err.splitlines() if line.startswith("use: "))
+    assert cs.zoo.about("shufflenet_v2_x0_5").use in use
+    code, _, err = convsmith("advise", "tiny.json", "--device", "toaster", "--no-timed")
+    assert code == 2
+    assert "unknown device 'toaster'" in err
+
+
 def test_latency(convsmith):
     rows = from_json(convsmith("latency", "tiny.json", "--batch", 3, "--threads", 1, "--backend", "eager", "--json"))
     assert {"name", "backend", "device", "batch", "threads", "median_ms"} <= rows[0].keys()
