@@ -220,6 +220,21 @@ def test_export(convsmith, tmp_path):
     torch.testing.assert_close(torch.from_numpy(logits), network(x).detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_export_for_the_fastest_back_end(convsmith, tmp_path):
+    command = ("export", "tiny.json", "--backend", "auto", "--out", "shipped")
+    code, out, err = convsmith(*command)
+    assert code == 0, err
+    assert out.splitlines()[0].split()[:3] == ["back", "end", "precision"]
+    assert {line.split()[0] for line in out.splitlines()[1:]} >= {"eager", "onnxruntime"}
+    assert err.count("mallopt") == 1
+    assert {"README.md", "loader.py"} < {path.name for path in (tmp_path / "shipped").iterdir()}
+    assert "must be new or empty" in convsmith(*command)[2]
+    found = from_json(convsmith("export", "tiny.json", "--backend", "onnxruntime", "--out", "other", "--json"))
+    assert found["chosen"]["backend"] == "onnxruntime"
+    assert found["keeps_memory"] is True
+    assert found["loader_difference"] <= 1e-4
+
+
 @pytest.mark.slow
 def test_search_status_report_and_resuming(convsmith, tmp_path):
     command = ("search", "--data", "digits", "--trials", 2, "--epochs", 1, "--max-params", 3000, "--run-dir", "r")

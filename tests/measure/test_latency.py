@@ -234,6 +234,7 @@ def test_precision_is_what_the_network_computes_in():
 
 
 def test_the_result_says_whether_memory_was_kept(monkeypatch):
+    monkeypatch.setattr(allocator, "_kept", False)
     assert not latency(nn.Identity(), (1, 3), rounds=2).keeps_memory
     monkeypatch.setattr(allocator, "_kept", True)
     assert latency(nn.Identity(), (1, 3), rounds=2).keeps_memory

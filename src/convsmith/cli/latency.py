@@ -11,6 +11,7 @@ import typer
 from convsmith.cli.app import app
 from convsmith.cli.arguments import Batch, InputSize, Json, Names, Threads, positive
 from convsmith.cli.elsewhere import measured_elsewhere, refuse_files, refuse_local
+from convsmith.cli.memory import keep_memory
 from convsmith.cli.output import print_json
 from convsmith.cli.subjects import subjects
 from convsmith.cli.times import print_times
@@ -19,7 +20,13 @@ from convsmith.cli.times import print_times
 @app.command(epilog="Example: convsmith latency resnet18 mobilenet_v2 --backend onnxruntime --threads 2")
 def latency(
     architectures: Names,
-    backend: Annotated[str, typer.Option(help="eager, onnxruntime, or auto for the fastest installed.")] = "eager",
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="eager, onnxruntime, openvino, compile, executorch, tensorrt, or auto for the fastest of those "
+            "that are installed and quick to prepare."
+        ),
+    ] = "eager",
     batch: Batch = 1,
     threads: Threads = 1,
     input_size: InputSize = None,
@@ -69,6 +76,7 @@ def latency(
         _print(rows, ("runtime", "device", "batch", "threads"), json=json)
         return
     refuse_files(architectures)
+    keep_memory()
     from convsmith import measure
     from convsmith.network import output_shapes
 
