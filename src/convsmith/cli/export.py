@@ -10,7 +10,7 @@ import typer
 
 from convsmith.cli.app import app
 from convsmith.cli.arguments import Batch, InputSize, Json, Threads
-from convsmith.cli.memory import keep_memory
+from convsmith.cli.memory import kept_memory
 from convsmith.cli.output import print_json, print_table, say
 from convsmith.cli.subjects import subjects
 
@@ -69,16 +69,16 @@ def export(
     stem = Path(subject.name.rpartition(":")[2]).stem
     example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     if backend is not None:
-        keeps_memory = keep_memory()
-        shipment = deploy.ship(
-            network.eval(),
-            out or Path(stem),
-            example,
-            backend=backend,
-            precisions=precision or (),
-            threads=threads,
-            thorough=thorough,
-        )
+        with kept_memory() as keeps_memory:
+            shipment = deploy.ship(
+                network.eval(),
+                out or Path(stem),
+                example,
+                backend=backend,
+                precisions=precision or (),
+                threads=threads,
+                thorough=thorough,
+            )
         _print(shipment, subject.name, keeps_memory=keeps_memory, json=json)
         return
     result = deploy.export(network.eval(), out or Path(f"{stem}.{format}"), example, format=format)

@@ -11,7 +11,7 @@ import typer
 from convsmith.cli.app import app
 from convsmith.cli.arguments import Batch, InputSize, Json, Names, Threads, positive
 from convsmith.cli.elsewhere import measured_elsewhere, refuse_files, refuse_local
-from convsmith.cli.memory import keep_memory
+from convsmith.cli.memory import kept_memory
 from convsmith.cli.output import print_json
 from convsmith.cli.subjects import subjects
 from convsmith.cli.times import print_times
@@ -76,31 +76,31 @@ def latency(
         _print(rows, ("runtime", "device", "batch", "threads"), json=json)
         return
     refuse_files(architectures)
-    keep_memory()
     from convsmith import measure
     from convsmith.network import output_shapes
 
     named = subjects(architectures)
     rows = []
-    # Networks of one input shape take turns in one run; their ratios can be trusted.
-    for shape in dict.fromkeys(subject.shape(batch, input_size) for subject in named):
-        group = [subject for subject in named if subject.shape(batch, input_size) == shape]
-        for subject in group:
-            if subject.architecture is not None:
-                output_shapes(subject.architecture, shape)  # an input that does not fit is told before anything runs
-        modules = {subject.name: subject.build() for subject in group}
-        found = measure.latencies(
-            modules,
-            shape,
-            backend=backend,
-            device=device,
-            threads=threads,
-            precision=precision,
-            layout=layout,
-            rounds=rounds,
-            budget_seconds=seconds,
-        )
-        rows += [{"name": name, **dataclasses.asdict(own), "input_size": shape[-1]} for name, own in found.items()]
+    with kept_memory():
+        # Networks of one input shape take turns in one run; their ratios can be trusted.
+        for shape in dict.fromkeys(subject.shape(batch, input_size) for subject in named):
+            group = [subject for subject in named if subject.shape(batch, input_size) == shape]
+            for subject in group:
+                if subject.architecture is not None:  # an input that does not fit is told before anything runs
+                    output_shapes(subject.architecture, shape)
+            modules = {subject.name: subject.build() for subject in group}
+            found = measure.latencies(
+                modules,
+                shape,
+                backend=backend,
+                device=device,
+                threads=threads,
+                precision=precision,
+                layout=layout,
+                rounds=rounds,
+                budget_seconds=seconds,
+            )
+            rows += [{"name": name, **dataclasses.asdict(own), "input_size": shape[-1]} for name, own in found.items()]
     _print(rows, ("backend", "device", "precision", "batch", "threads", "input_size"), json=json)
 
 
