@@ -8,6 +8,7 @@ import torch
 import convsmith as cs
 from convsmith.cli import main
 from convsmith.cli.main import COMMANDS
+from convsmith.measure.profile import Slowdown
 from convsmith.nn import Classifier, ConvNormAct
 
 TINY = cs.Architecture(
@@ -202,9 +203,25 @@ def test_profile(convsmith, monkeypatch):
         assert code == 0
         assert text in out
         assert "the peak of 100 GMAC/s (made up)" in err
+    assert found["keeping_memory_ms"] is None
     code, out, _ = convsmith("profile", "tiny.json", "--by", "layer")
     assert "of peak" in out.splitlines()[0]
     assert "stem.0.conv" in out
+
+
+def test_profile_measures_again_where_memory_went_back(convsmith, monkeypatch):
+    run = sys.modules["convsmith.measure.profile.run"]
+    roofs = cs.measure.Roofs(gmacs_per_s=100.0, source="made up", copies=((2**20, 50.0),))
+    monkeypatch.setattr(run, "device_roofs", lambda **_: roofs)
+    returned = Slowdown("returned_memory", 0.5, "pages")
+    monkeypatch.setattr(run, "eager_slowdowns", lambda *_, **__: (returned,))
+    kept = []
+    monkeypatch.setattr(cs.deploy.allocator, "keep_memory", lambda: not kept.append(True))
+    assert from_json(convsmith("profile", "tiny.json", "--json"))["keeping_memory_ms"] > 0
+    assert kept == [True]
+    code, _, err = convsmith("profile", "tiny.json")
+    assert code == 0
+    assert "with freed memory kept, measured after it:" in err
 
 
 @pytest.mark.slow
