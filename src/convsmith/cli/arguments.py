@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 RUNS = Path("runs")
+CALIBRATIONS = Path("calibrations")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, and nothing else.")]
 Names = Annotated[
@@ -62,3 +63,8 @@ def run_name(*parts: object) -> Path:
     return RUNS / "-".join(
         re.sub(r"[^A-Za-z0-9_.]+", "_", Path(str(part)).name.removesuffix(".json")) for part in parts
     )
+
+
+def calibration_file(device: str, backend: str, threads: int) -> Path:
+    """Where a calibration is kept that the command line does not name."""
+    return CALIBRATIONS / f"{device}-{backend}-{threads}.safetensors"

@@ -1,11 +1,10 @@
 """What a network costs and how fast it runs, for any module: counts, latency, and the device beside them."""
 
-from convsmith.measure.advice import Finding, Gain, NormChoice, choose_norm
-from convsmith.measure.advise import advise
 from convsmith.measure.cost import Cost, cost
 from convsmith.measure.count import Counts, ModuleCounts, OperatorCounts, count
 from convsmith.measure.device import DeviceSpeed, device_speed
 from convsmith.measure.latency import Latency, latencies, latency
+from convsmith.measure.predictor import LatencyPredictor, UnknownKernelWarning
 from convsmith.measure.profile import Profile, profile
 from convsmith.measure.receptive_field import Field, ReceptiveField, receptive_field
 from convsmith.measure.remote import RemoteError, RemoteLatency, Target, parse_target, remote_latency
@@ -17,12 +16,10 @@ __all__ = [
     "Counts",
     "DeviceSpeed",
     "Field",
-    "Finding",
-    "Gain",
     "Latency",
+    "LatencyPredictor",
     "Layer",
     "ModuleCounts",
-    "NormChoice",
     "OperatorCounts",
     "Profile",
     "ReceptiveField",
@@ -31,8 +28,7 @@ __all__ = [
     "Roofs",
     "Summary",
     "Target",
-    "advise",
-    "choose_norm",
+    "UnknownKernelWarning",
     "cost",
     "count",
     "device_roofs",

@@ -1,0 +1,83 @@
+"""convsmith calibrate: measure random networks on this device, so that latencies can be predicted."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from convsmith.cli.app import app
+from convsmith.cli.arguments import InputSize, Json, Threads, calibration_file, positive
+from convsmith.cli.output import console, print_json, say
+
+if TYPE_CHECKING:
+    from convsmith.arch import Architecture
+
+
+@app.command(epilog="Example: convsmith calibrate --device cpu --backend onnxruntime --minutes 8 --space mobile")
+def calibrate(
+    device: Annotated[str, typer.Option(help="Where to measure: cpu.")] = "cpu",
+    backend: Annotated[str, typer.Option(help="What to measure with: onnxruntime.")] = "onnxruntime",
+    threads: Threads = 1,
+    minutes: Annotated[
+        float, typer.Option(callback=positive, help="Time to measure, over all starts on one file; fitting adds one.")
+    ] = 8.0,
+    space: Annotated[
+        str | None, typer.Option(help="A search space whose members are measured among the random networks.")
+    ] = None,
+    input_size: InputSize = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file; by default one under calibrations/.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure random networks and fit a predictor; the same command goes on where a stopped one was."""
+    from convsmith import measure
+
+    file = out or calibration_file(device, backend, threads)
+    given = _members(space, input_size or 224) if space else ()
+    with _bar(60 * minutes) as progress:
+        predictor = measure.LatencyPredictor.calibrate(
+            device, backend, threads=threads, minutes=minutes, architectures=given, path=file, progress=progress
+        )
+    held_out = predictor.held_out
+    if json:
+        about = dataclasses.asdict(predictor.about)
+        print_json(
+            {"file": str(file), **about, "networks": predictor.networks, "held_out": dataclasses.asdict(held_out)}
+        )
+        return
+    say(
+        f"{file}: {predictor.networks} networks; of those held out {held_out.within_10:.1%} are within 10 %, "
+        f"{held_out.within_5:.1%} within 5 %; mean error {held_out.mean_error:.1%}, bias {held_out.bias:+.1%}"
+    )
+
+
+def _members(space: str, input_size: int) -> Iterator[tuple[Architecture, tuple[int, int, int, int]]]:
+    from convsmith.search import spaces
+
+    found = spaces.get(space, num_classes=1000, in_channels=3, input_size=input_size)
+    number = 0
+    while True:
+        yield found.sample(Random(number)), (1, 3, input_size, input_size)
+        number += 1
+
+
+@contextmanager
+def _bar(seconds: float) -> Iterator[Any]:
+    """A bar on standard error that follows the time measured; nothing where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("calibrate"), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=console(error=True)) as bar:
+        task = bar.add_task("", total=seconds)
+        yield lambda networks, done: bar.update(task, completed=done, description=f"{networks} networks")

@@ -1,0 +1,86 @@
+"""The graph of an architecture, joined from graphs of its blocks, each exported once.
+
+A block's graph is remembered by its spec and the shapes in front of it, as its counts are (`measure.cost`): a search
+pays for a block when it meets it first. The graph of a whole network is the same as that of its parts joined, unless a
+pass of `deploy.lean` reaches across blocks, as those do that take out channel shuffles and norms behind concatenations,
+or a block hands on several maps. A network with such blocks is exported whole, and remembered by its structure.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from convsmith.arch import Architecture, BlockSpec
+from convsmith.deploy import onnx
+from convsmith.deploy.lean import lean
+from convsmith.measure.predictor.graph import Graph, Shape, read, rename
+from convsmith.network import build, output_shapes
+from convsmith.network.build import build_block
+
+
+def describe(architecture: Architecture, input_shape: Shape) -> Graph:
+    """The graph that ONNX Runtime is given for an architecture and an input of (N, C, H, W).
+
+    Raises ValueError where the input does not fit the architecture, and where a block cannot be exported.
+    """
+    shape = tuple(input_shape)
+    before, parts = shape, []
+    for _, spec, behind in output_shapes(architecture, shape):
+        graph = _block_graph(spec, before) if spec.carries == 1 and len(behind) == 1 else None
+        if graph is None:
+            return _whole(architecture, shape)
+        parts.append(graph)
+        (before,) = behind
+    return _join(parts, shape)
+
+
+def _join(parts: list[Graph], input_shape: Shape) -> Graph:
+    joined = Graph([], ["input"], [], {"input": input_shape}, {})
+    current = "input"
+    for number, graph in enumerate(parts):
+        names = {name: f"{number}/{name}" for op in graph.ops for name in (*op.inputs, *op.outputs) if name}
+        names |= {name: f"{number}/{name}" for name in graph.constants}
+        names[graph.inputs[0]] = current
+        joined.ops += [rename(op, names) for op in graph.ops]
+        joined.shapes.update((names[name], shape) for name, shape in graph.shapes.items() if name in names)
+        joined.constants.update((names[name], values) for name, values in graph.constants.items())
+        joined.opset = graph.opset
+        current = names[graph.outputs[0]]
+    joined.outputs = [current]
+    return joined
+
+
+def _reaches_across(graph: Graph) -> bool:
+    """Whether a pass over the whole network may find more to do here than one over the block."""
+    kinds = {op.kind for op in graph.ops}
+    factor = any(op.kind in ("Mul", "Div") and set(op.inputs) & set(graph.constants) for op in graph.ops)
+    return factor or bool(kinds & {"Transpose", "Gather"}) or {"Concat", "BatchNormalization"} <= kinds
+
+
+@lru_cache(maxsize=16384)
+def _block_graph(spec: BlockSpec, shape: Shape) -> Graph | None:
+    """The graph of one block; None where only the whole network tells it."""
+    with torch.random.fork_rng(devices=[]):
+        module, _ = build_block(spec, shape[1], spec.block)
+        try:
+            graph = _exported(module.eval(), torch.randn(shape))
+        except ValueError:  # what cannot be exported by itself may be in a network, of which passes remove it
+            return None
+    return None if _reaches_across(graph) else graph
+
+
+@lru_cache(maxsize=256)
+def _whole(architecture: Architecture, input_shape: Shape) -> Graph:
+    with torch.random.fork_rng(devices=[]):
+        return _exported(build(architecture).eval(), torch.randn(input_shape))
+
+
+def _exported(module: nn.Module, example: Tensor) -> Graph:
+    """The graph that the back end would give to the runtime."""
+    from onnx import load_model_from_string
+
+    model = onnx.convert(lean(module, example), example, {})
+    return read(load_model_from_string(model), [tuple(example.shape)])

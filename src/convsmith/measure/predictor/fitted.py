@@ -1,0 +1,131 @@
+"""A table's fitted model: predictions for networks, what it does not know, and how wrong it is on networks unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from convsmith.measure.predictor.kernels import LAW, Kernel
+from convsmith.measure.predictor.model import (
+    FOLDS,
+    Correction,
+    GroupModel,
+    fit_correction,
+    fit_group,
+    out_of_fold,
+    predict_kernels,
+    rows_by_group,
+)
+from convsmith.measure.predictor.table import Table
+from convsmith.measure.predictor.trees import Array, Trees
+
+FEWEST_NETWORKS = 2 * FOLDS
+BEYOND = 1.5  # times the largest of a class that was measured (or below the smallest): no longer to be trusted
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The error on networks that a model has not seen, by folds: shares within 5 and 10 %, mean absolute, and mean."""
+
+    networks: int
+    within_5: float
+    within_10: float
+    mean_error: float
+    bias: float
+
+    @classmethod
+    def of(cls, predicted: Array, measured: Array) -> HeldOut:
+        """The error of predictions (networks,) against measurements (networks,)."""
+        error = predicted / measured - 1
+        size = np.abs(error)
+        shares = float((size <= 0.05).mean()), float((size <= 0.10).mean())
+        return cls(len(error), *shares, float(size.mean()), float(error.mean()))
+
+
+class Fitted:
+    """The model of a table."""
+
+    def __init__(self, groups: dict[str, GroupModel], correction: Correction, held_out: HeldOut, known: set[str]):
+        self.groups, self.correction, self.held_out, self.known = groups, correction, held_out, known
+        self._times: dict[Kernel, float] = {}
+
+    def predict_ms(self, networks: Sequence[Sequence[Kernel]]) -> list[float]:
+        """Milliseconds of each network; kernels that were met before cost nothing."""
+        new = [kernel for own in networks for kernel in own if kernel not in self._times]
+        if new:
+            self._times.update(predict_kernels(self.groups, new))
+        sums = np.array([sum(map(self._times.__getitem__, own)) for own in networks])
+        counts = np.array([float(len(own)) for own in networks])
+        return (self.correction(sums, counts) / 1e3).tolist()  # type: ignore[no-any-return]
+
+    def unknown(self, kernels: Sequence[Kernel]) -> list[str]:
+        """What a prediction for these kernels rests on without a measurement: variants never met, sizes never met."""
+        found: dict[str, None] = {}
+        for kernel in dict.fromkeys(kernels):
+            if kernel.variant not in self.known:
+                found[kernel.variant] = None
+                continue
+            group = self.groups[kernel.group]
+            for name, value, lowest, highest in zip(LAW, kernel.law, group.lowest, group.highest, strict=True):
+                if value > BEYOND * highest or value < lowest / BEYOND:
+                    found[f"{kernel.group} with {value:.3g} {name}, measured {lowest:.3g} to {highest:.3g}"] = None
+        return list(found)
+
+    def arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Everything as arrays and plain values, for a file."""
+        arrays: dict[str, Array] = {}
+        for name, group in self.groups.items():
+            own = {"law": group.law, "lowest": group.lowest, "highest": group.highest}
+            own |= {} if group.trees is None else group.trees.arrays()
+            arrays |= {f"model.{name}.{key}": value for key, value in own.items()}
+        notes = {"correction": asdict(self.correction), "held_out": asdict(self.held_out), "groups": list(self.groups)}
+        return arrays, {"model": notes, "known": sorted(self.known)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array], notes: Mapping[str, Any]) -> Fitted:
+        """The model of `arrays()`."""
+        groups = {}
+        for name in notes["model"]["groups"]:
+            prefix = f"model.{name}."
+            own = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+            trees = Trees.from_arrays(own) if "roots" in own else None
+            groups[name] = GroupModel(own["law"], trees, own["lowest"], own["highest"])
+        model = notes["model"]
+        return cls(groups, Correction(**model["correction"]), HeldOut(**model["held_out"]), set(notes["known"]))
+
+
+def fit(table: Table) -> Fitted:
+    """The model of all that a table holds; its error is that of networks left out, one fold at a time.
+
+    Raises ValueError for a table with too few networks.
+    """
+    if len(table) < FEWEST_NETWORKS:
+        raise ValueError(
+            f"a predictor needs at least {FEWEST_NETWORKS} measured networks, got {len(table)}; measure on"
+        )
+    rows = rows_by_group(table.kernels, table.times_us)
+    sums = out_of_fold(table.kernels, rows)
+    counts = np.array([float(len(own)) for own in table.kernels])
+    measured_us = 1e3 * np.array(table.latencies_ms)
+    folds = np.arange(len(table)) % FOLDS
+    predicted = np.zeros(len(table))
+    for fold in range(FOLDS):
+        own = folds == fold
+        predicted[own] = fit_correction(sums[~own], counts[~own], measured_us[~own])(sums[own], counts[own])
+    return Fitted(
+        {name: fit_group(own) for name, own in rows.items()},
+        fit_correction(sums, counts, measured_us),
+        HeldOut.of(predicted, measured_us),
+        {kernel.variant for own in table.kernels for kernel in own},
+    )
+
+
+def refit(fitted: Fitted, table: Table, groups: set[str]) -> Fitted:
+    """The model with these classes fitted anew; the correction and the error stay."""
+    rows = rows_by_group(table.kernels, table.times_us)
+    known = {kernel.variant for own in table.kernels for kernel in own}
+    fresh = {name: fit_group(rows[name]) for name in groups}
+    return Fitted({**fitted.groups, **fresh}, fitted.correction, fitted.held_out, known)

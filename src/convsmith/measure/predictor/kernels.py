@@ -1,0 +1,177 @@
+"""What a model of kernel times sees of a kernel: its class, its numbers, and what surrounds it in the network.
+
+One function serves fitting and predicting, from the same graphs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from convsmith.measure.predictor.effort import Effort, convolution_effort
+from convsmith.measure.predictor.graph import Graph, Op, Shape
+
+VERSION = 1  # of the numbers below: a table of another version is refused
+
+NUMBERS = (
+    "log_macs", "log_read", "log_written", "log_weights", "log_intensity",
+    "log_in_channels", "log_out_channels", "log_in_group", "log_out_group",
+    "log_height", "log_width", "log_out_height", "log_out_width",
+    "kernel_height", "kernel_width", "stride", "dilation", "log_groups", "padding",
+    "activation", "adds", "parts", "in_channels_rest", "out_channels_rest", "width_rest",
+    "log_steps", "log_steps_a_mac", "log_passes", "log_set_weights", "log_set_output", "blocks_rest", "pixels_rest",
+    "log_bytes",
+    "log_network_weights", "log_network_maps", "log_since_read", "log_kernels",
+)  # fmt: skip
+LAW = ("macs", "read", "written", "weights", "steps", "passes")
+ACTIVATIONS = ("", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "LeakyRelu", "QuickGelu")
+CONTEXT_STEP = 0.5  # of logarithms to base 2: what surrounds a kernel is told roughly, so that kernels are met again
+REST, WIDTH_REST = 16, 6  # lanes of a vector, and pixels of a row that a blocked kernel computes at once
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One executed kernel.
+
+    `variant` holds everything that is no size: what was never seen in a calibration is not to be trusted. `law` are
+    its multiply-accumulates, the bytes that it reads, writes and has as weights, and its `Effort`; `numbers` follow
+    `NUMBERS`.
+    """
+
+    group: str
+    variant: str
+    law: tuple[float, ...]
+    numbers: tuple[float, ...]
+
+
+def kernels(graph: Graph) -> list[Kernel]:
+    """The kernels of an executed graph, in order."""
+    weights = 4.0 * sum(math.prod(graph.shapes.get(name, ())) for name in _weights(graph))
+    maps = 4.0 * sum(math.prod(graph.shapes.get(name, ())) for op in graph.ops for name in op.outputs)
+    network = (_rough(weights), _rough(maps), _rough(float(len(graph.ops))))
+    written_at: dict[str, float] = dict.fromkeys(graph.inputs, 0.0)
+    clock = 0.0
+    found = []
+    for op in graph.ops:
+        read = [name for name in op.inputs if name and name not in graph.constants]
+        since = max((clock - written_at.get(name, 0.0) for name in read), default=0.0)
+        found.append(_kernel(graph, op, read, network, since))
+        clock += found[-1].law[1] + found[-1].law[2] + found[-1].law[3]
+        written_at.update(dict.fromkeys(op.outputs, clock))
+    return found
+
+
+def _kernel(graph: Graph, op: Op, read: list[str], network: tuple[float, float, float], since: float) -> Kernel:
+    shapes = graph.shapes
+    source = shapes.get(read[0], ()) if read else ()
+    target = shapes.get(op.outputs[0], ())
+    weight: Shape = ()
+    if op.kind.endswith("Conv") or op.kind in ("Gemm", "FusedGemm", "MatMul", "ConvTranspose"):
+        weight = shapes.get(op.inputs[1], ()) if len(op.inputs) > 1 and op.inputs[1] in graph.constants else ()
+    groups = int(op.attributes.get("group", 1))
+    kernel = tuple(weight[2:]) or op.ints("kernel_shape", ())
+    height, width = (kernel[0], kernel[1]) if len(kernel) == 2 else (1, 1)
+    strides, dilations, pads = op.ints("strides", (1,)), op.ints("dilations", (1,)), op.ints("pads", (0,))
+    in_channels, out_channels = _channels(source), _channels(target)
+    macs = _macs(op, weight, groups, source, target)
+    effort = Effort()
+    if op.kind.endswith("Conv") and len(weight) == 4 and len(target) == 4:
+        effort = convolution_effort(op, weight, groups, source, target)
+    in_bytes = 4.0 * sum(math.prod(shapes.get(name, ())) for name in read)
+    out_bytes = 4.0 * sum(math.prod(shapes.get(name, ())) for name in op.outputs)
+    weight_bytes = 4.0 * math.prod(weight) if weight else 0.0
+    per_in, per_out = in_channels / groups, out_channels / groups
+    activation = str(op.attributes.get("activation", ""))
+    adds = len([name for name in op.inputs[3:] if name]) if op.kind.endswith("Conv") else 0
+    logical_out = weight[0] if weight else out_channels
+    numbers = (
+        _log(macs), _log(in_bytes), _log(out_bytes), _log(weight_bytes), _log(macs / (in_bytes + out_bytes + 1.0)),
+        _log(in_channels), _log(out_channels), _log(per_in), _log(per_out),
+        _log(_side(source, -2)), _log(_side(source, -1)), _log(_side(target, -2)), _log(_side(target, -1)),
+        float(height), float(width), float(max(strides)), float(max(dilations)), _log(groups), float(max(pads)),
+        float(ACTIVATIONS.index(activation) if activation in ACTIVATIONS else len(ACTIVATIONS)),
+        float(adds), float(len(read)),
+        float(in_channels % REST), float(logical_out % REST), float(_side(target, -1) % WIDTH_REST),
+        _log(effort.steps), _log(1000 * effort.steps / (macs + 1)), _log(effort.passes),
+        _log(effort.set_weights), _log(effort.set_output), float(effort.blocks_rest), float(effort.pixels_rest),
+        _log(in_bytes + out_bytes + weight_bytes),
+        network[0], network[1], _rough(since), network[2],
+    )  # fmt: skip
+    group, variant = _names(op, weight, groups, height, width, [shapes.get(n, ()) for n in read], activation, adds)
+    law = (macs, in_bytes, out_bytes, weight_bytes, effort.steps, effort.passes)
+    return Kernel(group, variant, law, numbers)
+
+
+def _names(
+    op: Op, weight: Shape, groups: int, height: int, width: int, read: list[Shape], activation: str, adds: int
+) -> tuple[str, str]:
+    """The class whose kernels one model describes, and the variant within it."""
+    extra: list[object] = []
+    if op.kind.endswith("Conv"):
+        blocked = op.kind.startswith("nchwc.")
+        per_group = weight[1] if len(weight) > 1 else 0
+        if groups > 1:
+            shape = "depthwise" if per_group == 1 else "grouped"
+        elif blocked and per_group < REST:
+            shape = "from plain"
+        else:
+            shape = "pointwise" if height == width == 1 else "full"
+        dilation, stride = max(op.ints("dilations", (1,))), max(op.ints("strides", (1,)))
+        extra = [height, width, f"stride {stride}", f"dilation {dilation}", activation, f"adds {adds}"]
+        return f"{'blocked' if blocked else 'plain'} {shape} convolution", _join(shape, extra)
+    if "Pool" in op.kind:
+        for key in ("ceil_mode", "count_include_pad"):
+            extra.append(f"{key} {op.attributes.get(key, 0)}")
+        extra += [height, width, f"stride {max(op.ints('strides', (1,)))}"]
+        group = op.kind if not op.attributes.get("ceil_mode") else f"{op.kind} ceil"
+        return group, _join(group, extra)
+    group = {"FusedGemm": "Gemm"}.get(op.kind, op.kind)
+    if op.kind in ("Add", "Mul", "Sub", "Div") and len({tuple(shape) for shape in read}) > 1:
+        group = f"{op.kind} broadcast"
+    if op.kind == "Transpose":
+        extra = [str(op.attributes.get("perm"))]
+    elif op.kind in ("Concat", "Split", "Gather", "Softmax"):
+        extra = [f"axis {op.attributes.get('axis', 0)}", f"rank {len(read[0]) if read else 0}"]
+    elif op.kind == "Pad":
+        extra = [str(op.attributes.get("mode", "constant"))]
+    elif op.kind == "Resize":
+        extra = [str(op.attributes.get("mode")), str(op.attributes.get("coordinate_transformation_mode"))]
+    return group, _join(group, [*extra, activation])
+
+
+def _join(group: str, extra: Iterable[object]) -> str:
+    return ", ".join(str(part) for part in (group, *extra) if part != "")
+
+
+def _macs(op: Op, weight: Shape, groups: int, source: Shape, target: Shape) -> float:
+    """Multiply-accumulates as computed: a blocked kernel also computes the channels that fill up a block."""
+    if op.kind.endswith("Conv") and len(weight) == 4:
+        depth, width = weight[1], weight[0]
+        if op.kind.startswith("nchwc."):
+            width = target[1]
+            depth = depth if depth < REST else source[1] // groups
+        return float(target[0] * width * depth * math.prod(weight[2:]) * math.prod(target[2:]))
+    if weight:
+        return float(math.prod(weight) * math.prod(target[:-1]))
+    return 0.0
+
+
+def _weights(graph: Graph) -> set[str]:
+    return {name for op in graph.ops for name in op.inputs[1:3] if name in graph.constants}
+
+
+def _channels(shape: Shape) -> int:
+    return shape[1] if len(shape) > 1 else 1
+
+
+def _side(shape: Shape, axis: int) -> int:
+    return shape[axis] if len(shape) >= 4 else 1
+
+
+def _log(value: float) -> float:
+    return math.log2(1.0 + value)
+
+
+def _rough(value: float) -> float:
+    return round(_log(value) / CONTEXT_STEP) * CONTEXT_STEP

@@ -1,0 +1,235 @@
+"""Latency told from an architecture alone: calibrated once per device, runtime and number of threads."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import date
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, overload
+
+from convsmith.arch import Architecture
+from convsmith.deploy.clock import check_positive
+from convsmith.measure.predictor import table as tables
+from convsmith.measure.predictor.describe import describe
+from convsmith.measure.predictor.fitted import FEWEST_NETWORKS, Fitted, HeldOut, fit, refit
+from convsmith.measure.predictor.graph import Shape
+from convsmith.measure.predictor.kernels import Kernel, kernels
+from convsmith.measure.predictor.runtime import Runtime, runtime_of
+from convsmith.measure.predictor.table import About, Table
+from convsmith.measure.predictor.turns import Job, Turns, random_jobs
+
+MINUTES = 8.0
+GIVEN_EVERY = 6  # one network in so many is one of the caller's, while they last
+MOST_SKIPPED = 0.1
+
+Progress: TypeAlias = Callable[[int, float], None]
+Unknown: TypeAlias = Literal["warn", "measure", "ignore"]
+
+
+class UnknownKernelWarning(UserWarning):
+    """A prediction rests on kernels that were never measured."""
+
+
+class LatencyPredictor:
+    """Predicts the latency of architectures on one device with one runtime and one number of threads.
+
+    Made by `calibrate` or `load`. `about` says what was calibrated, `held_out` how wrong it is on networks unseen.
+    """
+
+    def __init__(self, table: Table, fitted: Fitted, runtime: Runtime):
+        self._table, self._fitted, self._runtime = table, fitted, runtime
+        self._turns: Turns | None = None
+
+    @property
+    def about(self) -> About:
+        """What was calibrated."""
+        return self._table.about
+
+    @property
+    def held_out(self) -> HeldOut:
+        """The error on networks that the model had not seen."""
+        return self._fitted.held_out
+
+    @property
+    def networks(self) -> int:
+        """How many networks were measured."""
+        return len(self._table)
+
+    @classmethod
+    def calibrate(
+        cls,
+        device: str = "cpu",
+        backend: str = "onnxruntime",
+        *,
+        threads: int = 1,
+        minutes: float = MINUTES,
+        architectures: Iterable[tuple[Architecture, Shape]] = (),
+        path: str | os.PathLike[str] | None = None,
+        progress: Progress | None = None,
+    ) -> LatencyPredictor:
+        """Measure random networks on this device for some minutes, and fit.
+
+        Args:
+            device: `cpu`.
+            backend: `onnxruntime`.
+            threads: How many threads compute.
+            minutes: Time to measure, over all calls on the same `path`; fitting comes on top.
+            architectures: Networks with input shapes (N, C, H, W) to measure among the random ones, such as members of
+                the space that will be searched; at most one in six is one of these.
+            path: A file to keep what is measured, written after each handful of networks: a call on the same file goes
+                on where a stopped one was.
+            progress: Called with the number of networks and the seconds measured so far.
+
+        Raises ValueError for arguments that are not offered, for a file of another device, and where the runtime does
+        not behave as the rules of this version say.
+        """
+        check_positive("threads", threads)
+        runtime = runtime_of(device, backend, threads)
+        file = None if path is None else Path(path)
+        known = _open(file, runtime)
+        seconds = 0.0 if known is None else float(known[1].get("seconds", 0.0))
+        turns = Turns(
+            runtime.load, executed=runtime.executed, reference_ms=known[0].about.reference_ms if known else None
+        )
+        table = known[0] if known else Table(_about(runtime, turns.reference_ms))
+        start = time.monotonic() - seconds
+        given = (Job(a.name, describe(a, tuple(shape))) for a, shape in architectures)
+        for measured in turns.measure(_mixed(random_jobs(len(table)), given)):
+            if turns.began_slow:
+                table, turns.began_slow = Table(_about(runtime, turns.reference_ms)), False
+            table.add(measured)
+            seconds = time.monotonic() - start
+            if file is not None:
+                table.save(file, {}, {"seconds": seconds})
+            if progress is not None:
+                progress(len(table), seconds)
+            _check_rules(turns.skipped, len(table), runtime)
+            if seconds >= 60 * minutes and len(table) >= FEWEST_NETWORKS:
+                break
+        predictor = cls(table, fit(table), runtime)
+        predictor._seconds = seconds
+        predictor._turns = turns
+        if file is not None:
+            predictor.save(file)
+        return predictor
+
+    _seconds = 0.0
+
+    @overload
+    def predict_ms(self, architecture: Architecture, input_shape: Shape, *, unknown: Unknown = ...) -> float: ...
+    @overload
+    def predict_ms(
+        self, architecture: Sequence[Architecture], input_shape: Shape, *, unknown: Unknown = ...
+    ) -> list[float]: ...
+    def predict_ms(
+        self, architecture: Architecture | Sequence[Architecture], input_shape: Shape, *, unknown: Unknown = "warn"
+    ) -> float | list[float]:
+        """Milliseconds of one forward pass over a batch of `input_shape` (N, C, H, W); of several at once, a list.
+
+        `unknown` says what to do where a network has kernels that no measured network had: warn, measure the network
+        now (which adds it to what is known), or go on.
+
+        Raises ValueError where the input does not fit, and for networks to measure when this is another machine.
+        """
+        several = [architecture] if isinstance(architecture, Architecture) else list(architecture)
+        shape = tuple(input_shape)
+        found = [self._kernels(one, shape) for one in several]
+        if unknown != "ignore":
+            strange = [i for i, own in enumerate(found) if self._fitted.unknown(own)]
+            if strange and unknown == "measure":
+                self.update([several[i] for i in strange], shape)
+            elif strange:
+                names = "; ".join(self._fitted.unknown(found[strange[0]])[:3])
+                warnings.warn(
+                    f"{several[strange[0]].name} has kernels that were never measured ({names}); "
+                    "give unknown='measure', or calibrate with networks that have them",
+                    UnknownKernelWarning,
+                    stacklevel=2,
+                )
+        predicted = self._fitted.predict_ms(found)
+        return predicted[0] if isinstance(architecture, Architecture) else predicted
+
+    def unknown(self, architecture: Architecture, input_shape: Shape) -> list[str]:
+        """The kernels of a network that no measured network had, in words; empty where there are none."""
+        return self._fitted.unknown(self._kernels(architecture, tuple(input_shape)))
+
+    def update(self, architectures: Sequence[Architecture], input_shape: Shape) -> None:
+        """Measure these networks now and learn from them. ValueError on another machine than the calibrated one."""
+        self._runtime.check_here()
+        if self._turns is None:
+            reference_ms = self.about.reference_ms
+            self._turns = Turns(self._runtime.load, executed=self._runtime.executed, reference_ms=reference_ms)
+        jobs = [Job(one.name, describe(one, tuple(input_shape))) for one in architectures]
+        for measured in self._turns.measure(jobs, insist=True):
+            self._table.add(measured)
+            groups = {kernel.group for network in measured for kernel in network.kernels}
+            changed = {kernel.group for network in measured for kernel in network.kernels if self._is_new(kernel)}
+            self._fitted = refit(self._fitted, self._table, changed or groups)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one file, which `load` reads on this machine or another."""
+        arrays, notes = self._fitted.arrays()
+        self._table.save(Path(path), arrays, {**notes, "seconds": self._seconds})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, elsewhere: bool = False) -> LatencyPredictor:
+        """The predictor of a file.
+
+        Raises ValueError for a file of another machine or runtime, unless `elsewhere` says that latencies of that other
+        one are wanted: then nothing can be measured on demand.
+        """
+        table, arrays, notes = tables.load(Path(path))
+        runtime = Runtime.of(table.about)
+        if not elsewhere:
+            runtime.check_here()
+        fitted = Fitted.from_arrays(arrays, notes) if "model" in notes else fit(table)
+        predictor = cls(table, fitted, runtime)
+        predictor._seconds = float(notes.get("seconds", 0.0))
+        return predictor
+
+    def _is_new(self, kernel: Kernel) -> bool:
+        return bool(self._fitted.unknown([kernel]))
+
+    def _kernels(self, architecture: Architecture, input_shape: Shape) -> list[Kernel]:
+        return kernels(self._runtime.executed(describe(architecture, input_shape)))
+
+
+def _open(file: Path | None, runtime: Runtime) -> tuple[Table, dict[str, Any]] | None:
+    if file is None or not file.exists():
+        return None
+    table, _, notes = tables.load(file)
+    Runtime.of(table.about).check_same(runtime, file)
+    return table, notes
+
+
+def _about(runtime: Runtime, reference_ms: float) -> About:
+    return About(
+        device=runtime.device,
+        processor=runtime.processor,
+        backend=runtime.backend,
+        runtime=runtime.version,
+        threads=runtime.threads,
+        block=runtime.block,
+        begun=date.today().isoformat(),
+        reference_ms=reference_ms,
+    )
+
+
+def _mixed(random: Iterator[Job], given: Iterator[Job]) -> Iterator[Job]:
+    """Random networks without end, every sixth place being one of the given ones while they last."""
+    while True:
+        yield from islice(random, GIVEN_EVERY - 1)
+        yield from islice(given, 1)
+
+
+def _check_rules(skipped: dict[str, str], measured: int, runtime: Runtime) -> None:
+    if len(skipped) > MOST_SKIPPED * (measured + len(skipped)) and len(skipped) > FEWEST_NETWORKS:
+        raise ValueError(
+            f"{runtime.backend} {runtime.version} must run the kernels that the rules of this version of convsmith "
+            f"foresee, and {len(skipped)} of {measured + len(skipped)} networks differ ({list(skipped.values())[-1]}); "
+            f"install the version that they were written for ({runtime.restated})"
+        )

@@ -1,0 +1,92 @@
+"""A model in ONNX Runtime: each kernel's time in its place, and the time of the whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from convsmith.measure.predictor.graph import Shape
+
+PROFILED_RUNS, LEAST_PROFILED_RUNS, PROFILED_SECONDS = 14, 5, 0.4
+FASTEST = 2 / 3  # of the runs: the others were disturbed
+BURST_SECONDS, LEAST_CALLS = 8e-3, 3
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """One kernel of a profile: its name, the shapes that it read and wrote, and its time."""
+
+    kind: str
+    inputs: tuple[Shape, ...]
+    outputs: tuple[Shape, ...]
+    time_us: float
+
+
+class Session:
+    """A model, profiled first and then run without the profiler."""
+
+    def __init__(self, model: bytes, input_shape: Shape, threads: int):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        options.enable_profiling = True
+        with tempfile.TemporaryDirectory() as folder:
+            options.profile_file_prefix = os.path.join(folder, "profile")
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            rng = np.random.default_rng(0)
+            self._feed = {self._session.get_inputs()[0].name: rng.standard_normal(input_shape, dtype=np.float32)}
+            self.run()
+            seconds = self._seconds()
+            runs = max(LEAST_PROFILED_RUNS, min(PROFILED_RUNS, int(PROFILED_SECONDS / seconds)))
+            for _ in range(runs):
+                self.run()
+            self.kernels = _kernels(Path(self._session.end_profiling()), runs)
+        self._calls = max(LEAST_CALLS, round(BURST_SECONDS / seconds))
+
+    def run(self) -> Any:
+        """One forward pass."""
+        return self._session.run(None, self._feed)
+
+    def burst_ms(self) -> float:
+        """Milliseconds of a pass: the median of a burst behind an untimed pass or two, which fill the caches.
+
+        The median, as a scheduler may stop even a process that has a core for itself.
+        """
+        for _ in range(2 if self._calls > LEAST_CALLS else 1):
+            self.run()
+        return 1e3 * median(self._seconds() for _ in range(self._calls))
+
+    def _seconds(self) -> float:
+        start = time.perf_counter()
+        self.run()
+        return time.perf_counter() - start
+
+
+def _kernels(profile: Path, runs: int) -> list[KernelTime]:
+    """The kernels of one pass, in order, with the mean of their fastest times over the last runs."""
+    events = [e for e in json.loads(profile.read_text()) if e["cat"] == "Node" and e["name"].endswith("_kernel_time")]
+    per_run = len(events) // (runs + 2)  # two passes warm up
+    events = events[-per_run * runs :]
+    kept = max(1, round(FASTEST * runs))
+    found = []
+    for place in range(per_run):
+        same = events[place::per_run]
+        fastest = sorted(float(event["dur"]) for event in same)[:kept]
+        details = same[0]["args"]
+        shapes = [_shapes(details[key]) for key in ("input_type_shape", "output_type_shape")]
+        found.append(KernelTime(details["op_name"], shapes[0], shapes[1], sum(fastest) / kept))
+    return found
+
+
+def _shapes(listed: list[dict[str, list[int]]]) -> tuple[Shape, ...]:
+    return tuple(tuple(size) for entry in listed for size in entry.values())

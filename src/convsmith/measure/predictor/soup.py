@@ -1,0 +1,104 @@
+"""Random networks of no family, for calibration: single operators in any order, and random motifs that repeat.
+
+What a predictor shall know is which kernels run and what surrounds them, so widths, alignments, kernels, depths and
+resolutions are drawn far wider than any family has them. MACs are drawn log-uniformly.
+"""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+from convsmith.measure.predictor.graph import Graph
+from convsmith.measure.predictor.motifs import MOTIFS
+from convsmith.measure.predictor.steps import ACTS, STEPS, Sizes
+from convsmith.measure.predictor.writer import Writer
+
+RESOLUTIONS = (32, 48, 64, 96, 112, 128, 160, 176, 192, 224, 224, 256, 299)
+MACS = (4e6, 2.5e9)
+LARGEST_MAP = 4_000_000  # elements
+FEWEST_OPS, MOST_OPS = 8, 260
+
+
+def network(rng: Random) -> Graph:
+    """One random network."""
+    while True:
+        target = math.exp(rng.uniform(*map(math.log, MACS)))
+        made = _repeated(rng, target) if rng.random() < 0.6 else _single(rng, target)
+        if made is not None:
+            return made
+
+
+def _stem(w: Writer, rng: Random, sizes: Sizes) -> str:
+    x = "input"
+    kernel = rng.choice((3, 3, 5, 7))
+    stride = 2 if w.shapes[x][1] >= 64 and rng.random() < 0.9 else 1
+    x = w.act(w.conv(x, sizes.some(), (kernel, kernel), stride=stride), rng.choice(ACTS))
+    if rng.random() < 0.4 and w.shapes[x][1] >= 32:
+        x = w.pool(x, "MaxPool", 3, 2, ceil=rng.random() < 0.2)
+    return x
+
+
+def _end(w: Writer, x: str, rng: Random) -> Graph:
+    if rng.random() < 0.3:
+        x = w.act(w.conv(x, min(1536, 2 * w.shapes[x][0])), rng.choice(ACTS))
+    if rng.random() < 0.9 or w.shapes[x][0] * w.shapes[x][1] * w.shapes[x][2] > 30_000:
+        x = w.global_pool(x)
+    x = w.flatten(x)
+    if rng.random() < 0.15:
+        x = w.act(w.linear(x, rng.choice((256, 1000, 2048, 4096))), "relu")
+    return w.graph(w.linear(x, rng.choice((10, 100, 1000, 1000, 1000))))
+
+
+def _start(rng: Random) -> Writer:
+    side = rng.choice(RESOLUTIONS)
+    return Writer((1, rng.choice((3, 3, 3, 3, 1)), side, side))
+
+
+def _single(rng: Random, target: float) -> Graph | None:
+    """Single steps in any order."""
+    w, sizes = _start(rng), Sizes(rng)
+    x = _stem(w, rng, sizes)
+    for _ in range(rng.randint(8, 28)):
+        if w.macs > target:
+            break
+        x = rng.choice(STEPS)(w, x, rng, sizes)
+        if math.prod(w.shapes[x]) > LARGEST_MAP:
+            return None
+        if w.shapes[x][1] > 6 and rng.random() < 0.15:
+            x = _down(w, x, rng, sizes)
+    return None if w.macs > 3 * target or len(w.ops) < FEWEST_OPS else _end(w, x, rng)
+
+
+def _repeated(rng: Random, target: float) -> Graph | None:
+    """Motifs of a few steps, each repeated up to five times, in stages that halve the map and widen it."""
+    w, sizes = _start(rng), Sizes(rng)
+    x = _stem(w, rng, sizes)
+    act = rng.choice(ACTS[:-1])
+    growth = rng.choice((1.4, 1.6, 2.0, 2.0))
+    kinds = rng.sample(MOTIFS, rng.choice((1, 1, 2)))
+    for stage in range(rng.randint(2, 5)):
+        if stage and w.shapes[x][1] > 6:
+            x = _down(w, x, rng, sizes)
+            sizes.width *= growth
+        kind = rng.choice(kinds)
+        shape = kind(rng, sizes)
+        for _ in range(rng.randint(1, 5)):
+            if w.macs > target or len(w.ops) > MOST_OPS:
+                break
+            x = shape(w, x, act)
+            if math.prod(w.shapes[x]) > LARGEST_MAP:
+                return None
+    return None if w.macs > 3 * target or w.macs < target / 10 or len(w.ops) < FEWEST_OPS else _end(w, x, rng)
+
+
+def _down(w: Writer, x: str, rng: Random, sizes: Sizes) -> str:
+    way = rng.random()
+    width = sizes.near(min(w.shapes[x][0] * rng.choice((1, 1.5, 2)), 2048))
+    if way < 0.3:
+        return w.pool(x, rng.choice(("MaxPool", "AveragePool")), rng.choice((2, 3)), 2, ceil=rng.random() < 0.2)
+    if way < 0.6:
+        y = w.act(w.conv(x, w.shapes[x][0], (3, 3), stride=2, groups=w.shapes[x][0]), rng.choice(ACTS))
+        return w.act(w.conv(y, width), rng.choice(ACTS))
+    kernel = rng.choice((1, 3, 3, 5))
+    return w.act(w.conv(x, width, (kernel, kernel), stride=2), rng.choice(ACTS))

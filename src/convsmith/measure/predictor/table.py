@@ -1,0 +1,125 @@
+"""What a calibration measured: one plain file that grows with use, of one device, runtime and number of threads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convsmith.arch import write_whole_bytes
+from convsmith.measure.predictor.kernels import LAW, NUMBERS, VERSION, Kernel
+from convsmith.measure.predictor.trees import Array
+from convsmith.measure.predictor.turns import Measured
+
+FORMAT = "convsmith/latency/1"
+KEY = "convsmith"  # of the file's metadata, whose value is JSON
+
+
+@dataclass(frozen=True)
+class About:
+    """Where and with what a table was measured; `reference_ms` is the reference network's latency when it was begun."""
+
+    device: str
+    processor: str
+    backend: str
+    runtime: str
+    threads: int
+    block: int
+    begun: str
+    reference_ms: float
+
+
+@dataclass
+class Table:
+    """Measured networks with their kernels, in the order of measuring."""
+
+    about: About
+    names: list[str] = field(default_factory=list)
+    latencies_ms: list[float] = field(default_factory=list)
+    kernels: list[tuple[Kernel, ...]] = field(default_factory=list)
+    times_us: list[tuple[float, ...]] = field(default_factory=list)
+
+    def add(self, measured: Iterable[Measured]) -> None:
+        """More networks."""
+        for network in measured:
+            self.names.append(network.name)
+            self.latencies_ms.append(network.latency_ms)
+            self.kernels.append(network.kernels)
+            self.times_us.append(network.times_us)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def save(self, path: Path, more: Mapping[str, Array], notes: Mapping[str, Any]) -> None:
+        """Write the file whole: the table, arrays of a fitted model, and notes on them as plain JSON values."""
+        from safetensors.numpy import save
+
+        flat = [kernel for own in self.kernels for kernel in own]
+        groups, variants = sorted({k.group for k in flat}), sorted({k.variant for k in flat})
+        place = {name: i for names in (groups, variants) for i, name in enumerate(names)}
+        group_place = {name: i for i, name in enumerate(groups)}
+        document = {
+            "format": FORMAT,
+            "numbers": VERSION,
+            "about": asdict(self.about),
+            "networks": self.names,
+            "groups": groups,
+            "variants": variants,
+            "notes": dict(notes),
+        }
+        arrays = {
+            "table.latency_ms": np.array(self.latencies_ms),
+            "table.count": np.array([len(own) for own in self.kernels], dtype=np.int32),
+            "table.time_us": np.array([time for own in self.times_us for time in own], dtype=np.float32),
+            "table.group": np.array([group_place[k.group] for k in flat], dtype=np.int32),
+            "table.variant": np.array([place[k.variant] for k in flat], dtype=np.int32),
+            "table.law": np.array([k.law for k in flat], dtype=np.float64).reshape(-1, len(LAW)),
+            "table.numbers": np.array([k.numbers for k in flat], dtype=np.float64).reshape(-1, len(NUMBERS)),
+        }
+        write_whole_bytes(path, save({**arrays, **more}, metadata={KEY: json.dumps(document)}))
+
+
+def load(path: Path) -> tuple[Table, dict[str, Array], dict[str, Any]]:
+    """A table, and the arrays and notes that were saved with it.
+
+    Raises FileNotFoundError where no file is, ValueError for one that is no table of this version.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no calibration {path}; make one with `convsmith calibrate --out {path}`")
+    document, arrays = _read(path)
+    if document.get("format") != FORMAT or document.get("numbers") != VERSION:
+        raise ValueError(
+            f"{path} must hold a calibration in the format {FORMAT} with numbers {VERSION}, got "
+            f"{document.get('format')!r} with {document.get('numbers')!r}; calibrate again"
+        )
+    own = {name.removeprefix("table."): arrays.pop(name) for name in list(arrays) if name.startswith("table.")}
+    table = Table(About(**document["about"]))
+    table.names, table.latencies_ms = list(document["networks"]), own["latency_ms"].tolist()
+    end = 0
+    columns = [own[name].tolist() for name in ("group", "variant", "law", "numbers", "time_us")]
+    for count in own["count"].tolist():
+        start, end = end, end + count
+        rows = list(zip(*(column[start:end] for column in columns), strict=True))
+        table.kernels.append(
+            tuple(
+                Kernel(document["groups"][group], document["variants"][variant], tuple(law), tuple(numbers))
+                for group, variant, law, numbers, _ in rows
+            )
+        )
+        table.times_us.append(tuple(row[-1] for row in rows))
+    return table, arrays, document["notes"]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            document = json.loads((file.metadata() or {})[KEY])
+            return document, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no calibration ({error}); make one with `convsmith calibrate`") from None

@@ -1,0 +1,142 @@
+"""Networks measured in turns, and among them one that never changes: it tells when the machine is not itself.
+
+Each network is profiled, and then timed in bursts, one a round. The reference network is timed in between. Its own
+noise is as large as a machine's usual drift, so that times are taken as they are; but what was measured while the
+reference was off by more than a twentieth is measured again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from statistics import median
+from typing import Protocol, TypeAlias
+
+from convsmith.measure.predictor import soup
+from convsmith.measure.predictor.graph import Graph
+from convsmith.measure.predictor.kernels import Kernel, kernels
+from convsmith.measure.predictor.onnx_model import model_of
+from convsmith.measure.predictor.profile import times_of
+from convsmith.measure.predictor.session import KernelTime, Session
+
+CHUNK, ROUNDS, BETWEEN = 16, 5, 4
+LARGEST_DRIFT, TRIES = 0.05, 3
+REFERENCE_SEED = 100003
+
+
+@dataclass(frozen=True)
+class Job:
+    """A network to measure: its graph as the runtime is given it."""
+
+    name: str
+    graph: Graph
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A network's kernels with their times in microseconds, and its latency."""
+
+    name: str
+    kernels: tuple[Kernel, ...]
+    times_us: tuple[float, ...]
+    latency_ms: float
+
+
+class Loaded(Protocol):
+    """A network in the runtime: profiled as it is loaded, then timed in bursts."""
+
+    kernels: list[KernelTime]
+
+    def burst_ms(self) -> float:
+        """Milliseconds of one pass, over a burst."""
+
+
+Load: TypeAlias = Callable[[Graph], Loaded]
+
+
+def load_with(threads: int) -> Load:
+    """Networks in ONNX Runtime, with random weights."""
+
+    def load(graph: Graph) -> Session:
+        return Session(model_of(graph), graph.shapes[graph.inputs[0]], threads)
+
+    return load
+
+
+def random_jobs(start: int) -> Iterator[Job]:
+    """Networks of no family, the same for each number."""
+    for number in itertools.count(start):
+        yield Job(f"random {number}", random_graph(number))
+
+
+def random_graph(number: int) -> Graph:
+    """The random network of a number."""
+    return soup.network(Random(number))
+
+
+class Turns:
+    """Measures networks in chunks. `reference_ms` is what the reference network took when the table was begun."""
+
+    def __init__(self, load: Load, *, executed: Callable[[Graph], Graph], reference_ms: float | None = None):
+        self.load, self.executed = load, executed
+        self.reference = load(random_graph(REFERENCE_SEED))
+        now = median(self.reference.burst_ms() for _ in range(2 * ROUNDS))
+        self.reference_ms = now if reference_ms is None else reference_ms
+        self.skipped: dict[str, str] = {}
+        self.disturbed = 0
+        self.began_slow = False
+
+    def measure(self, jobs: Iterable[Job], *, rounds: int = ROUNDS, insist: bool = False) -> Iterator[list[Measured]]:
+        """Lists of measured networks, a chunk each; those whose kernels the rules do not foresee are left out.
+
+        A chunk that met a slow machine each time is left out too, or with `insist` kept, in proportion to the
+        reference. Where the machine turns out faster than when the reference was measured, `began_slow` says so, and
+        what was measured before is worth nothing.
+        """
+        jobs = iter(jobs)
+        while chunk := list(itertools.islice(jobs, CHUNK)):
+            for tried in range(TRIES):
+                measured, ratio = self._measure_chunk(chunk, rounds)
+                if ratio < 1 - LARGEST_DRIFT:
+                    self.reference_ms *= ratio
+                    self.began_slow = True
+                if ratio <= 1 + LARGEST_DRIFT:
+                    break
+                self.disturbed += len(measured)
+                measured = [_scaled(own, ratio) for own in measured] if insist and tried == TRIES - 1 else []
+            yield measured
+
+    def _measure_chunk(self, chunk: Sequence[Job], rounds: int) -> tuple[list[Measured], float]:
+        """What was measured, and the reference's time as a share of what it was, at the slower of the two passes."""
+        loaded: list[tuple[Job, Loaded, tuple[Kernel, ...], list[float]]] = []
+        profiling, timing = [], []
+        for job in chunk:
+            network = self.load(job.graph)
+            profiling.append(self.reference.burst_ms())
+            graph = self.executed(job.graph)
+            try:
+                times = times_of(graph, network.kernels)
+            except ValueError as error:
+                self.skipped[job.name] = str(error)
+                continue
+            loaded.append((job, network, tuple(kernels(graph)), times))
+        samples: list[list[float]] = [[] for _ in loaded]
+        for turn in range(rounds):
+            order = range(len(loaded)) if turn % 2 == 0 else range(len(loaded) - 1, -1, -1)
+            for done, place in enumerate(order):
+                if done % BETWEEN == 0:
+                    timing.append(self.reference.burst_ms())
+                samples[place].append(loaded[place][1].burst_ms())
+        ratio = max(median(own) for own in (profiling, timing) if own) / self.reference_ms
+        measured = [
+            Measured(job.name, found, tuple(times), median(own))
+            for (job, _, found, times), own in zip(loaded, samples, strict=True)
+        ]
+        return measured, ratio
+
+
+def _scaled(measured: Measured, ratio: float) -> Measured:
+    times = tuple(time / ratio for time in measured.times_us)
+    return Measured(measured.name, measured.kernels, times, measured.latency_ms / ratio)

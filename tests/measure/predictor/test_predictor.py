@@ -1,0 +1,251 @@
+"""Calibration on a device whose law is known: no clock decides anything here."""
+
+import json
+import warnings
+from random import Random
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import convsmith as cs
+from convsmith.measure import LatencyPredictor, UnknownKernelWarning
+from convsmith.measure.predictor import predictor as module, turns
+from convsmith.measure.predictor.describe import describe
+from convsmith.measure.predictor.turns import random_graph
+from convsmith.nn import Classifier, ConvNormAct, InvertedResidual, MaxPool
+from convsmith.search import spaces
+from tests.measure.predictor import fake
+
+pytest.importorskip("onnx")
+
+NETWORKS = 64
+SHAPE = (1, 3, 32, 32)
+SPACE = spaces.get("stages", num_classes=10, in_channels=3, input_size=32)
+STRANGE = cs.Architecture(
+    stem=[cs.spec(ConvNormAct, 16)],
+    stages=[[cs.spec(ConvNormAct, 24, kernel_size=11, stride=2)]],
+    head=cs.spec(Classifier, 10),
+    name="strange",
+)
+
+
+class StopError(Exception):
+    pass
+
+
+def calibrate(path=None, *, networks=NETWORKS, **options):
+    """Measure until there are so many networks, as if the clock had run out then."""
+
+    def stop(count, seconds):
+        if count >= networks:
+            raise StopError
+
+    try:
+        LatencyPredictor.calibrate(path=path, progress=stop, minutes=60, **options)
+    except StopError:
+        return
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A finished calibration of the fake device."""
+    path = tmp_path_factory.mktemp("calibration") / "fake.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        fake.install(patch)
+        calibrate(path)
+        LatencyPredictor.calibrate(path=path, minutes=1e-9)
+    return path
+
+
+@pytest.fixture
+def predictor(file, monkeypatch):
+    fake.install(monkeypatch)
+    return LatencyPredictor.load(file)
+
+
+def truth_ms(architecture, shape=SHAPE):
+    return fake.load(describe(architecture, shape)).latency_ms
+
+
+def test_networks_never_measured_are_predicted(predictor):
+    held_out = predictor.held_out
+    assert held_out.networks == predictor.networks == NETWORKS + turns.CHUNK
+    assert held_out.within_10 > 0.8
+    # What counts all multiply-accumulates alike is far off on the same networks.
+    macs = np.array([sum(kernel.law[0] for kernel in own) for own in predictor._table.kernels])
+    measured = np.array(predictor._table.latencies_ms)
+    proportional = macs * np.median(measured / macs)
+    assert (np.abs(proportional / measured - 1) < 0.1).mean() < 0.3
+
+
+def test_members_of_a_space_are_predicted_without_being_run(predictor):
+    members = [SPACE.sample(Random(seed)) for seed in range(3)]
+    predicted = predictor.predict_ms(members, SHAPE, unknown="ignore")
+    errors = [a / truth_ms(b) - 1 for a, b in zip(predicted, members, strict=True)]
+    assert np.median(np.abs(errors)) < 0.1
+    assert predictor.predict_ms(members[2], SHAPE, unknown="ignore") == predicted[2]
+
+
+def test_the_sum_is_corrected_as_the_device_does(predictor):
+    correction = predictor._fitted.correction
+    assert correction.per_sum == pytest.approx(fake.PER_SUM, abs=0.05)
+    assert correction.per_kernel == pytest.approx(fake.PER_KERNEL_US, abs=1)
+
+
+def test_a_file_predicts_the_same(predictor, tmp_path):
+    members = [SPACE.sample(Random(seed)) for seed in range(3)]
+    before = predictor.predict_ms(members, SHAPE, unknown="ignore")
+    predictor.save(tmp_path / "copy")
+    again = LatencyPredictor.load(tmp_path / "copy")
+    assert again.predict_ms(members, SHAPE, unknown="ignore") == before
+    assert (again.about, again.held_out, again.networks) == (predictor.about, predictor.held_out, predictor.networks)
+    assert again._table == predictor._table
+
+
+def test_a_file_is_plain(file):
+    with safe_open(file, framework="numpy") as content:
+        document = json.loads(content.metadata()["convsmith"])
+        assert content.get_tensor("table.time_us").dtype == np.float32
+    assert document["format"] == "convsmith/latency/1"
+    assert document["about"]["runtime"] == "1.32.0"
+    assert document["about"]["threads"] == 1
+
+
+@pytest.mark.parametrize("other", [{"version": "1.33.0"}, {"processor": "another processor"}])
+def test_a_calibration_of_another_device_is_refused(file, monkeypatch, other, tmp_path):
+    fake.install(monkeypatch, **other)
+    predictor = LatencyPredictor.calibrate(path=tmp_path / "other", minutes=1e-9)
+    with pytest.raises(ValueError, match="calibrate again, or load it with elsewhere=True"):
+        LatencyPredictor.load(tmp_path / "other")
+    elsewhere = LatencyPredictor.load(tmp_path / "other", elsewhere=True)
+    assert elsewhere.about == predictor.about
+    with pytest.raises(ValueError, match="must be of this machine and runtime"):
+        elsewhere.predict_ms(STRANGE, SHAPE, unknown="measure")
+    with pytest.raises(ValueError, match="name another file, or remove it"):
+        LatencyPredictor.calibrate(path=file)
+
+
+def test_a_killed_calibration_keeps_its_networks(monkeypatch, tmp_path):
+    seen = []
+    fake.install(monkeypatch, loading=lambda graph: fake.load(graph, seen=seen))
+    path = tmp_path / "killed"
+    calibrate(path, networks=32)
+    first = LatencyPredictor.load(path)
+    names = list(first._table.names)
+    assert names == [f"random {number}" for number in range(32)]
+    seen.clear()
+    calibrate(path, networks=64)
+    measured = seen[1:]  # the reference comes first
+    assert len(measured) == 32
+    assert measured[0].shapes == random_graph(32).shapes
+    assert LatencyPredictor.load(path)._table.names[:32] == names
+
+
+def test_an_unknown_kernel_is_told_and_measured_on_demand(predictor):
+    known = SPACE.sample(Random(0))
+    unknown = predictor.unknown(STRANGE, SHAPE)
+    assert any("11, 11" in name for name in unknown)
+    with pytest.warns(UnknownKernelWarning, match=r"strange has kernels that were never measured \(.*11, 11"):
+        guessed = predictor.predict_ms(STRANGE, SHAPE)
+    before, others = predictor.networks, predictor.predict_ms(known, SHAPE, unknown="ignore")
+    measured = predictor.predict_ms(STRANGE, SHAPE, unknown="measure")
+    assert predictor.networks == before + 1
+    assert predictor.unknown(STRANGE, SHAPE) == []
+    truth = truth_ms(STRANGE)
+    assert abs(measured / truth - 1) < abs(guessed / truth - 1)
+    assert predictor.predict_ms(known, SHAPE, unknown="ignore") == pytest.approx(others, rel=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predictor.predict_ms(STRANGE, SHAPE)
+
+
+def test_a_kernel_larger_than_any_measured_is_told(predictor):
+    huge = cs.Architecture(
+        stem=[cs.spec(ConvNormAct, 16)], stages=[[cs.spec(ConvNormAct, 4000, kernel_size=1)] * 2], name="huge"
+    )
+    assert any("e+07 weights, measured" in name for name in predictor.unknown(huge, (1, 3, 4, 4)))
+
+
+def test_what_is_learnt_on_demand_is_saved(predictor, tmp_path):
+    predictor.update([STRANGE], SHAPE)
+    predictor.save(tmp_path / "grown")
+    grown = LatencyPredictor.load(tmp_path / "grown")
+    assert grown._table.names[-1] == "strange"
+    assert grown.predict_ms(STRANGE, SHAPE) == predictor.predict_ms(STRANGE, SHAPE)
+
+
+def test_the_callers_networks_are_measured_among_the_random_ones(monkeypatch, tmp_path):
+    fake.install(monkeypatch)
+    calibrate(tmp_path / "mixed", networks=16, architectures=[(SPACE.sample(Random(s)), SHAPE) for s in range(2)])
+    names = LatencyPredictor.load(tmp_path / "mixed")._table.names
+    assert [i for i, name in enumerate(names) if name == "stages"] == [5, 11]
+
+
+def test_a_slow_minute_is_measured_again(monkeypatch):
+    slow = []
+
+    def loading(graph):
+        network = fake.load(graph)
+        if not slow:
+            slow.append(network)  # the reference
+        return network
+
+    runtime = fake.install(monkeypatch, loading=loading)
+    measuring = turns.Turns(runtime.load, executed=runtime.executed)
+    jobs = [turns.Job(str(number), random_graph(number)) for number in range(3)]
+    (quiet,) = measuring.measure(jobs)
+    slow[0].slowness = 1.2
+    assert list(measuring.measure(jobs)) == [[]]
+    assert measuring.disturbed == 9
+    (scaled,) = measuring.measure(jobs, insist=True)
+    assert [own.latency_ms for own in scaled] == pytest.approx([own.latency_ms / 1.2 for own in quiet])
+    slow[0].slowness = 0.8
+    (faster,) = measuring.measure(jobs)
+    assert measuring.began_slow
+    assert [own.latency_ms for own in faster] == [own.latency_ms for own in quiet]
+
+
+def test_a_runtime_with_other_rules_is_refused(monkeypatch):
+    def loading(graph):
+        network = fake.load(graph)
+        network.kernels = network.kernels[1:]
+        return network
+
+    fake.install(monkeypatch, loading=loading)
+    with pytest.raises(ValueError, match=r"16 of 16 networks differ .* install the version that they were written for"):
+        LatencyPredictor.calibrate(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cuda"}, "can be calibrated for cpu, got 'cuda'"),
+        ({"backend": "eager"}, "can be calibrated for onnxruntime, got 'eager'"),
+        ({"threads": 0}, "threads must be a positive integer"),
+    ],
+)
+def test_what_is_not_offered_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        LatencyPredictor.calibrate(**options)
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="convsmith calibrate --out"):
+        LatencyPredictor.load(tmp_path / "none")
+    (tmp_path / "text").write_text("no table")
+    with pytest.raises(ValueError, match="is no calibration"):
+        LatencyPredictor.load(tmp_path / "text")
+
+
+def test_blocks_are_exported_once(monkeypatch):
+    exported = []
+    export = module.describe.__globals__["_exported"]
+    monkeypatch.setitem(module.describe.__globals__, "_exported", lambda *a: exported.append(a) or export(*a))
+    blocks = [cs.spec(InvertedResidual, 20, kernel_size=9), cs.spec(InvertedResidual, 20, kernel_size=9)]
+    network = cs.Architecture(stem=[cs.spec(ConvNormAct, 20)], stages=[blocks, [cs.spec(MaxPool)]], name="twice")
+    first = describe(network, (1, 3, 20, 20))
+    count = len(exported)
+    assert count <= 3
+    assert describe(network, (1, 3, 20, 20)).ops == first.ops
+    assert len(exported) == count

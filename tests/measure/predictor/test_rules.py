@@ -1,0 +1,144 @@
+"""The rules against ONNX Runtime's own optimised graph, and against the kernels that it profiles."""
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from convsmith.measure.predictor import soup
+from convsmith.measure.predictor.executed import RESTATED, executed
+from convsmith.measure.predictor.graph import Graph, Op, read
+from convsmith.measure.predictor.onnx_model import model_of
+from convsmith.measure.predictor.profile import times_of
+from convsmith.measure.predictor.runtime import runtime_of
+from convsmith.measure.predictor.session import KernelTime, Session
+from convsmith.measure.predictor.writer import Writer
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def block():
+    if not onnxruntime.__version__.startswith(RESTATED):
+        pytest.skip(f"the rules are those of ONNX Runtime {RESTATED}")
+    return runtime_of("cpu", "onnxruntime", 1).block
+
+
+def optimised(model, tmp_path):
+    """What the runtime made of a model, as a multiset of operators with what tells their kernels apart."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(options.optimized_model_filepath).graph
+    weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    found = []
+    for node in graph.node:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        blocked = node.domain == "com.microsoft.nchwc" and not node.op_type.startswith("Reorder")
+        kind = f"nchwc.{node.op_type}" if blocked else node.op_type
+        activation = attributes.get("activation", b"")
+        taps = weights[node.input[1]][2:] if kind.endswith("Conv") else ()
+        found.append(described(kind, attributes, activation.decode(), taps, [n for n in node.input if n]))
+    return Counter(found)
+
+
+def told(graph, block):
+    ran = executed(graph, block=block)
+    found = []
+    for op in ran.ops:
+        taps = ran.shapes[op.inputs[1]][2:] if op.kind.endswith("Conv") else ()
+        activation = op.attributes.get("activation", "")
+        found.append(described(op.kind, op.attributes, activation, taps, [n for n in op.inputs if n]))
+    return Counter(found)
+
+
+def described(kind, attributes, activation, taps, inputs):
+    if not kind.endswith("Conv"):
+        return kind, activation
+    strides, groups = tuple(attributes.get("strides", (1, 1))), attributes.get("group", 1)
+    return kind, activation, tuple(taps), strides, groups, len(inputs) > 3
+
+
+@pytest.mark.parametrize("number", range(40))
+def test_random_networks_run_the_kernels_that_the_rules_say(number, block, tmp_path):
+    graph = soup.network(Random(number))
+    assert told(graph, block) == optimised(model_of(graph), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(1000, 1400, 100))
+def test_many_random_networks(start, block, tmp_path):
+    for number in range(start, start + 100):
+        graph = soup.network(Random(number))
+        assert told(graph, block) == optimised(model_of(graph), tmp_path), number
+
+
+def test_the_profile_has_a_time_for_each_kernel_and_its_shapes(block):
+    for number in range(6):
+        graph = soup.network(Random(number))
+        session = Session(model_of(graph), graph.shapes["input"], 1)
+        times = times_of(executed(graph, block=block), session.kernels)
+        assert len(times) == len(session.kernels)
+        assert sorted(times) == sorted(kernel.time_us for kernel in session.kernels)
+        assert session.burst_ms() > 0
+
+
+def case(build):
+    writer = Writer((1, 3, 16, 16))
+    return writer.graph(build(writer, writer.conv("input", 32, (3, 3))))
+
+
+CASES = {
+    "ceil_mode keeps an average plain": lambda w, x: w.pool(x, "AveragePool", 3, 2, ceil=True),
+    "a depthwise convolution of 42": lambda w, x: w.conv(w.conv(x, 42), 42, (3, 3), groups=42),
+    "a depthwise convolution of 44": lambda w, x: w.conv(w.conv(x, 44), 44, (3, 3), groups=44),
+    "silu": lambda w, x: w.act(x, "silu"),
+    "an unfused hard_swish": lambda w, x: w.act(w.add(x, w.act(x, "relu")), "hard_swish"),
+    "relu6 behind a sum": lambda w, x: w.act(w.add(w.conv(x, 32), w.act(x, "relu")), "relu6"),
+    "two readers": lambda w, x: w.concat([w.act(x, "relu"), w.act(x, "relu6")]),
+    "equal operators": lambda w, x: w.concat([w.act(w.add(x, x), "relu"), w.act(w.add(x, x), "relu")]),
+    "a norm behind a sum": lambda w, x: w.conv(w.act(w.norm(w.add(x, w.act(x, "relu"))), "relu"), 16),
+    "a gate": lambda w, x: w.mul(x, w.act(w.conv(w.global_pool(x), 32), "sigmoid")),
+    "a shuffle": lambda w, x: w.shuffle(x, 4),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_single_rules(name, block, tmp_path):
+    graph = case(CASES[name])
+    assert told(graph, block) == optimised(model_of(graph), tmp_path)
+
+
+def test_exported_models_are_read_as_they_are(block, tmp_path):
+    # What is exported has constants as operators, identities, a batch size without a number, and scalar products.
+    helper = onnx.helper
+    weight = helper.make_tensor("w", 1, (8, 3, 1, 1), [0.1] * 24)
+    half = helper.make_tensor("h", 1, (), [0.5])
+    nodes = [
+        helper.make_node("Identity", ["w"], ["v"]),
+        helper.make_node("Conv", ["input", "v"], ["a"]),
+        helper.make_node("Constant", [], ["half"], value=half),
+        helper.make_node("Mul", ["a", "half"], ["b"]),
+        helper.make_node("Relu", ["b"], ["output"]),
+    ]
+    shape = ("batch", 3, 4, 4)
+    ends = [helper.make_tensor_value_info("input", 1, shape)], [helper.make_tensor_value_info("output", 1, None)]
+    proto = helper.make_graph(nodes, "g", *ends, [weight])
+    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    graph = read(model, [(2, 3, 4, 4)])
+    assert graph.shapes["output"] == (2, 8, 4, 4)
+    assert [op.kind for op in graph.ops] == ["Conv", "Mul", "Relu"]
+    assert told(graph, block) == optimised(model.SerializeToString(), tmp_path)
+
+
+def test_a_kernel_that_the_rules_do_not_foresee_is_told():
+    shapes = {"input": (1, 8, 4, 4), "output": (1, 8, 4, 4)}
+    graph = Graph([Op("Relu", ["input"], ["output"])], ["input"], ["output"], shapes, {})
+    right = KernelTime("Relu", ((1, 8, 4, 4),), ((1, 8, 4, 4),), 3.0)
+    assert times_of(graph, [right]) == [3.0]
+    with pytest.raises(ValueError, match=r"the runtime ran no \('Relu'"):
+        times_of(graph, [])
+    with pytest.raises(ValueError, match=r"the runtime ran \('Tanh'.* and the rules say none"):
+        times_of(graph, [right, KernelTime("Tanh", ((1, 8, 4, 4),), ((1, 8, 4, 4),), 1.0)])
