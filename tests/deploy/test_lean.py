@@ -45,9 +45,19 @@ def test_each_step_leaves_room_for_the_next():
     x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
     twin = lean(network, x)
     names = [getattr(n.target, "__name__", n.target) for n in twin.graph.nodes if n.op.startswith("call")]
-    assert names == ["a", "b", "cat", "silu", "merged_c"]
+    assert names == ["a", "b", "cat", "silu", "c"]
     assert twin.folded_norms == ("norm",)
     assert (outputs(twin, x) - outputs(network, x)).abs().max() <= 1e-12
+
+
+def test_for_a_layout_in_blocks_odd_widths_are_filled_up():
+    network = randomised(cs.create_model("shufflenet_v2_x1_0"))
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    twin = lean(network, x, block=16)
+    widths = [twin.get_submodule(node.target) for node in twin.graph.find_nodes(op="call_module")]
+    assert all(layer.out_channels % 16 == 0 for layer in widths if isinstance(layer, nn.Conv2d))
+    expected = outputs(network, x)
+    assert (outputs(twin, x) - expected).abs().max() <= 1e-9 * expected.abs().max()
 
 
 class Turns(nn.Module):

@@ -23,7 +23,7 @@ def check(forward, layers, *, calls):
     assert isinstance(twin, fx.GraphModule) == (calls is not None)
     if calls is not None:
         names = [getattr(n.target, "__name__", n.target) for n in twin.graph.nodes if n.op.startswith("call")]
-        assert [str(name).removeprefix("padded_") for name in names] == calls.split()
+        assert [str(name).partition("_padded")[0] for name in names] == calls.split()
 
 
 A = {"a": conv(4, 4)}

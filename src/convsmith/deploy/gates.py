@@ -144,9 +144,8 @@ class _Gates:
             return 0
         reader = next(user for user in node.users if self._leads_to(user, vector))
         for layer_node in linear:
-            name = f"convolution_{layer_node.name}"
-            self.network.add_module(name, _convolution(self.network.get_submodule(str(layer_node.target))))
-            layer_node.target = name
+            name = str(layer_node.target)
+            self.network.set_submodule(name, _convolution(self.network.get_submodule(name)))
         reader.replace_input_with(node, node.all_input_nodes[0])
         view.replace_all_uses_with(vector)
         return len(linear)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from torch import Tensor, nn
 
 from convsmith.deploy.affine import fold_affine_draft
 from convsmith.deploy.agreement import TOLERANCES, eager_run, largest_difference
+from convsmith.deploy.blocks import block_draft
 from convsmith.deploy.draft import Change, Draft
 from convsmith.deploy.fold import fold_norm
 from convsmith.deploy.gates import fuse_draft
@@ -29,17 +31,23 @@ CHANGES: tuple[Change, ...] = (tidy_draft, fuse_draft, fold_affine_draft, merge_
 BATCH_SIZE = 2  # of the noise on which the result is compared, beside the example
 
 
-def lean(network: nn.Module, example: Tensor) -> nn.Module:
+def lean(network: nn.Module, example: Tensor, *, block: int | None = None) -> nn.Module:
     """The network in eval mode without what costs time and computes nothing, each step where it stays true.
+
+    With `block`, for a back end that keeps its maps in blocks of so many channels, maps that would fall out of that
+    layout are filled up (`blocks.block_channels`).
 
     The result of all steps is compared with the network, on the example and on noise. If it differs or fails, as it may
     after a wrong turn of torch.fx, each step is tried by itself and left out if it is wrong.
     """
-    result = _applied(network, example, FOLDS, CHANGES)
+    # Before shuffles are removed: it does so too.
+    filling = () if block is None else (partial(block_draft, block=block),)
+    steps = (*CHANGES[:-1], *filling, CHANGES[-1])
+    result = _applied(network, example, FOLDS, steps)
     if _agrees(network, result, example):
         return result
     result = network
-    for folds, changes in (*(((fold,), ()) for fold in FOLDS), *(((), (change,)) for change in CHANGES)):
+    for folds, changes in (*(((fold,), ()) for fold in FOLDS), *(((), (change,)) for change in steps)):
         changed = _applied(result, example, folds, changes)
         result = changed if _agrees(network, changed, example) else result
     return result

@@ -38,8 +38,7 @@ def merge_draft(draft: Draft) -> None:
         assert isinstance(before, fx.Node)
         both = _merged(first, second)
         if both is not None:
-            before.target = f"merged_{before.name}"
-            draft.network.add_module(before.target, both)
+            draft.network.set_submodule(str(before.target), both)
             layers[before] = both
             node.replace_all_uses_with(before)
             draft.graph.erase_node(node)

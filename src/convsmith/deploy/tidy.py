@@ -131,12 +131,16 @@ def _pad(node: fx.Node, draft: Draft) -> fx.Node | None:
     if min(pad) < 0 or not layers or not all(_can_pad(layer, pad, x, draft) for layer in layers):
         return None
     for user, layer in zip(node.users, layers, strict=True):
-        padded = copy.copy(layer)  # a pooling layer may be called elsewhere too
-        padded.padding = tuple(a + b for a, b in zip(pad, _pair(layer.padding), strict=True))
+        padding = tuple(a + b for a, b in zip(pad, _pair(layer.padding), strict=True))
+        if isinstance(layer, nn.Conv2d):
+            layer.padding = padding
+            continue
+        padded = copy.copy(layer)  # it may be called elsewhere too
+        padded.padding = padding
         if isinstance(padded, nn.AvgPool2d):
             padded.count_include_pad = True
-        user.target = f"padded_{user.name}"
-        draft.network.add_module(user.target, padded)
+        user.target = f"{user.target}_padded_{padding[0]}_{padding[1]}"
+        draft.network.set_submodule(user.target, padded)
     return x
 
 

@@ -10,6 +10,7 @@ from convsmith.arch import write_whole_bytes
 from convsmith.deploy import onnx
 from convsmith.deploy.agreement import Run
 from convsmith.deploy.backends.registry import Artefact, Backend, register
+from convsmith.deploy.blocks import BLOCK
 from convsmith.deploy.lean import lean
 from convsmith.deploy.precision import in_precision
 
@@ -41,7 +42,7 @@ def write(network: nn.Module, example: Tensor, folder: Path, precision: str) -> 
 
 
 def _model(network: nn.Module, example: Tensor, precision: str) -> bytes:
-    return onnx.convert(in_precision(lean(network, example), example, precision), example, {})
+    return onnx.convert(in_precision(lean(network, example, block=BLOCK), example, precision), example, {})
 
 
 ONNXRUNTIME = register(

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from convsmith.deploy import onnx
+from convsmith.deploy.blocks import BLOCK
 from convsmith.deploy.lean import lean
 from convsmith.measure.profile.categories import category_of
 from convsmith.measure.profile.graph import Graph, onnx_graph
@@ -31,7 +32,7 @@ class OnnxRuntime:
     def __init__(self, network: nn.Module, example: Tensor, threads: int):
         if example.device.type != "cpu":
             raise ValueError(f"ONNX Runtime is profiled on the CPU, and the device is {example.device}; give cpu")
-        self._model = onnx.convert(lean(network, example), example, {})
+        self._model = onnx.convert(lean(network, example, block=BLOCK), example, {})
         self._input = {onnx.INPUT: example.detach().numpy()}
         self._folder = tempfile.TemporaryDirectory(prefix="convsmith-profile-")
         self._optimised = Path(self._folder.name) / "optimised.onnx"
