@@ -8,6 +8,7 @@ import torch
 import convsmith as cs
 from convsmith.cli import main
 from convsmith.cli.main import COMMANDS
+from convsmith.measure.profile import Slowdown
 from convsmith.nn import Classifier, ConvNormAct
 
 TINY = cs.Architecture(
@@ -157,6 +158,25 @@ def test_receptive_field(convsmith):
     assert "takes one network, got 'resnet1*'" in err
 
 
+def test_advise(convsmith, tmp_path):
+    options = ("--device-batch", 2, "--devices", 4, "--task", "detection", "--no-timed")
+    found = from_json(convsmith("advise", "tiny.json", *options, "--save", "edited", "--json"))
+    by_rule = {finding["rule"]: finding for finding in found}
+    assert by_rule["norm"]["where"] == ["stem.0.norm", "stages.0.0.norm"]
+    assert by_rule["norm"]["gain"]["macs_ratio"] == 1
+    edited = cs.Architecture.load(by_rule["norm"]["file"])
+    assert edited.stem[0].get("norm").block == "cross_device_batch_norm"
+    assert "use" not in by_rule
+    code, out, err = convsmith("advise", "shufflenet_v2_x0_5", "--no-timed", "--input-size", 64)
+    assert code == 0
+    assert "norm" not in [line.split()[0] for line in out.splitlines() if line]
+    use = next(line for line in err.splitlines() if line.startswith("use: "))
+    assert cs.zoo.about("shufflenet_v2_x0_5").use in use
+    code, _, err = convsmith("advise", "tiny.json", "--device", "toaster", "--no-timed")
+    assert code == 2
+    assert "unknown device 'toaster'" in err
+
+
 def test_latency(convsmith):
     rows = from_json(convsmith("latency", "tiny.json", "--batch", 3, "--threads", 1, "--backend", "eager", "--json"))
     assert {"name", "backend", "device", "batch", "threads", "median_ms"} <= rows[0].keys()
@@ -183,9 +203,25 @@ def test_profile(convsmith, monkeypatch):
         assert code == 0
         assert text in out
         assert "the peak of 100 GMAC/s (made up)" in err
+    assert found["keeping_memory_ms"] is None
     code, out, _ = convsmith("profile", "tiny.json", "--by", "layer")
     assert "of peak" in out.splitlines()[0]
     assert "stem.0.conv" in out
+
+
+def test_profile_measures_again_where_memory_went_back(convsmith, monkeypatch):
+    run = sys.modules["convsmith.measure.profile.run"]
+    roofs = cs.measure.Roofs(gmacs_per_s=100.0, source="made up", copies=((2**20, 50.0),))
+    monkeypatch.setattr(run, "device_roofs", lambda **_: roofs)
+    returned = Slowdown("returned_memory", 0.5, "pages")
+    monkeypatch.setattr(run, "eager_slowdowns", lambda *_, **__: (returned,))
+    kept = []
+    monkeypatch.setattr(cs.deploy.allocator, "keep_memory", lambda: not kept.append(True))
+    assert from_json(convsmith("profile", "tiny.json", "--json"))["keeping_memory_ms"] > 0
+    assert kept == [True]
+    code, _, err = convsmith("profile", "tiny.json")
+    assert code == 0
+    assert "with freed memory kept, measured after it:" in err
 
 
 @pytest.mark.slow
@@ -199,6 +235,21 @@ def test_export(convsmith, tmp_path):
     x = torch.randn(5, 1, 8, 8)
     (logits,) = onnxruntime.InferenceSession("m.onnx").run(None, {"input": x.numpy()})
     torch.testing.assert_close(torch.from_numpy(logits), network(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_export_for_the_fastest_back_end(convsmith, tmp_path):
+    command = ("export", "tiny.json", "--backend", "auto", "--out", "shipped")
+    code, out, err = convsmith(*command)
+    assert code == 0, err
+    assert out.splitlines()[0].split()[:3] == ["back", "end", "precision"]
+    assert {line.split()[0] for line in out.splitlines()[1:]} >= {"eager", "onnxruntime"}
+    assert err.count("mallopt") == 1
+    assert {"README.md", "loader.py"} < {path.name for path in (tmp_path / "shipped").iterdir()}
+    assert "must be new or empty" in convsmith(*command)[2]
+    found = from_json(convsmith("export", "tiny.json", "--backend", "onnxruntime", "--out", "other", "--json"))
+    assert found["chosen"]["backend"] == "onnxruntime"
+    assert found["keeps_memory"] is True
+    assert found["loader_difference"] <= 1e-4
 
 
 @pytest.mark.slow

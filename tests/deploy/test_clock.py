@@ -1,6 +1,7 @@
 import gc
 import statistics
 import time
+from collections import Counter
 
 import pytest
 import torch
@@ -14,13 +15,27 @@ def test_slow_call_is_measured_slower():
     assert timings["slow"].median_ms >= 5
 
 
-def test_rounds_take_turns_and_alternate_their_direction():
+def test_rounds_take_turns_and_change_places():
     called = []
     calls = {name: lambda name=name: (called.append(name), time.sleep(0.003)) for name in "abc"}
     timings = clock.measure(calls, rounds=4, warmup=2)
     assert [timings[name].calls_per_round for name in "abc"] == [1, 1, 1]
     # Two untimed calls and one that finds how many make a sample; then in each round an untimed and a timed call.
-    assert "".join(called) == "aaabbbccc" + "aabbcc" + "ccbbaa" + "aabbcc" + "ccbbaa"
+    assert "".join(called) == "aaabbbccc" + "aabbcc" + "ccbbaa" + "bbccaa" + "aaccbb"
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, 5])
+def test_each_has_each_place_and_comes_after_itself_equally_often(number):
+    names, called = "abcde"[:number], []
+    calls = {name: lambda name=name: (called.append(name), time.sleep(0.002)) for name in names}
+    clock.measure(calls, rounds=2 * number, warmup=1)
+    taken = called[2 * number :: 2]  # each call that was timed had one before it that was not
+    places = Counter((index % number, name) for index, name in enumerate(taken))
+    assert set(places.values()) == {2}
+    assert len(places) == number**2
+    after_itself = Counter(name for before, name in zip(taken, taken[1:] + taken[:1], strict=True) if before == name)
+    assert set(after_itself.values()) == {1}
+    assert len(after_itself) == number
 
 
 def test_short_calls_are_timed_in_bursts():

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -6,10 +8,11 @@ from torch import nn
 import convsmith as cs
 from convsmith import deploy
 from convsmith.deploy.agreement import eager_run, largest_difference
-from convsmith.deploy.onnx.batch import Batch, BatchBranchError, NotQuickError
+from convsmith.deploy.onnx.batch import Batch, BatchBranchError
 from convsmith.deploy.onnx.forms.table import FORMS
 from convsmith.deploy.onnx.quick import quick
-from convsmith.deploy.onnx.record import BranchError, record
+from convsmith.deploy.onnx.record import record
+from convsmith.deploy.onnx.refusals import BranchError, NotQuickError
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -271,3 +274,10 @@ def test_a_batch_size_answers_only_what_holds_for_every_batch():
     for arithmetic in (lambda: batch + 1, lambda: 1 - batch, lambda: batch / 2, lambda: batch // 2, lambda: -batch):
         with pytest.raises(NotQuickError):
             arithmetic()
+
+
+def test_a_torch_without_what_recording_rests_on_has_the_other_way(monkeypatch):
+    monkeypatch.setitem(sys.modules, "convsmith.deploy.onnx.quick", None)
+    module, x = nn.Sequential(nn.Conv2d(8, 4, 3), nn.ReLU()).eval(), images()
+    run = deploy.onnx.load(deploy.onnx.convert(module, x, {}), threads=1)
+    assert largest_difference(eager_run(module), run, x) <= 1e-6

@@ -86,6 +86,19 @@ def test_the_parts_add_up(found):
     assert found.passes == 3
 
 
+def test_a_norm_that_runs_as_a_convolution_is_elementwise():
+    skip_without("onnxruntime")
+    network = nn.Sequential(
+        *(cs.nn.ConvNormAct(3, 32), cs.nn.MaxPool(32), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3)),
+        nn.Flatten(),
+    )
+    nn.init.normal_(network[2].weight)
+    found = profile(network, SHAPE, backend="onnxruntime", passes=3, roofs=ROOFS)
+    norms = [step for step in found.steps if step.module == "2"]
+    assert [(step.operator, step.category) for step in norms] == [("Conv", "elementwise")]
+    assert sum(step.macs for step in found.steps) == cs.measure.cost(network, SHAPE).macs
+
+
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_a_network_that_branches_on_values_is_refused(backend):
     skip_without(backend)

@@ -231,6 +231,13 @@ def test_without_a_compiler_it_is_said_and_slices_stand_for_the_operator(monkeyp
     assert "slices stand for it" in caplog.text
 
 
+def test_operators_do_not_bring_the_compiler_along():
+    """Which takes seconds to import: `convsmith list` and all that only counts would wait for it."""
+    code = "import sys, convsmith as cs; cs.zoo.names(); print({'torch._dynamo', 'torch._inductor'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", [ROWS, LAST])
 def test_compiled_by_inductor(form):

@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import InputSize, Json
-from convsmith.cli.output import print_json, say
+from convsmith.cli.arguments import Batch, InputSize, Json, Threads
+from convsmith.cli.memory import kept_memory
+from convsmith.cli.output import print_json, print_table, say
 from convsmith.cli.subjects import subjects
 
+if TYPE_CHECKING:
+    from convsmith import deploy
 
-@app.command(epilog="Example: convsmith export resnet18 --weights resnet18.pth --out resnet18.onnx")
+
+@app.command(epilog="Example: convsmith export resnet18 --weights resnet18.pth --backend auto --precision bfloat16")
 def export(
     architecture: Annotated[
         str, typer.Argument(metavar="ARCH", help="A zoo name, a .json file, timm:NAME or torchvision:NAME.")
     ],
     format: Annotated[str, typer.Option(help="The format of the file: onnx.")] = "onnx",
-    out: Annotated[Path | None, typer.Option(help="The file; NAME.onnx by default.")] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="Write a folder for the fastest back end (auto) or a named one, instead of a file alone."),
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="With --backend, what may be computed in; may be repeated; float32 by default."),
+    ] = None,
+    threads: Threads = 1,
+    batch: Batch = 1,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="With --backend auto, try those too that take many seconds to prepare.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="The file or folder; NAME.onnx or NAME by default.")] = None,
     weights: Annotated[
         Path | None, typer.Option(help="A safetensors file or a state dict; random weights without it.")
     ] = None,
     input_size: InputSize = None,
     json: Json = False,
 ) -> None:
-    """Export a network for any batch size and compare it with eager in ONNX Runtime."""
+    """Export a network for any batch size as a file, or as a folder for the back end that is fastest here.
+
+    What is written is compared with eager: the file in ONNX Runtime, the folder by its own loader.
+    """
     import torch
     from torch import nn
 
@@ -36,7 +57,7 @@ def export(
     (subject, *others) = subjects([architecture])
     if others:
         raise ValueError(f"export takes one network, got the glob {architecture!r}; name one of them")
-    shape = subject.shape(2, input_size)
+    shape = subject.shape(2 if backend is None else batch, input_size)
     if subject.architecture is not None:
         output_shapes(subject.architecture, shape)
     if subject.architecture is not None:
@@ -45,9 +66,22 @@ def export(
         network = subject.build()
         if weights is not None:
             load_weights(network, weights)
-    path = out or Path(f"{Path(subject.name.rpartition(':')[2]).stem}.{format}")
+    stem = Path(subject.name.rpartition(":")[2]).stem
     example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    result = deploy.export(network.eval(), path, example, format=format)
+    if backend is not None:
+        with kept_memory() as keeps_memory:
+            shipment = deploy.ship(
+                network.eval(),
+                out or Path(stem),
+                example,
+                backend=backend,
+                precisions=precision or (),
+                threads=threads,
+                thorough=thorough,
+            )
+        _print(shipment, subject.name, keeps_memory=keeps_memory, json=json)
+        return
+    result = deploy.export(network.eval(), out or Path(f"{stem}.{format}"), example, format=format)
     if json:
         facts = ("format", "bytes", "opset", "largest_difference", "tolerance", "batch_sizes", "folded_norms")
         print_json({"name": subject.name, "path": str(result.path), **{key: getattr(result, key) for key in facts}})
@@ -55,4 +89,22 @@ def export(
     say(
         f"wrote {result.path}: {result.bytes:,} bytes, opset {result.opset}, {result.folded_norms} norms folded; it "
         f"differs from eager by at most {result.largest_difference:.1e} of the largest output"
+    )
+
+
+def _print(shipment: deploy.Shipment, name: str, *, keeps_memory: bool, json: bool) -> None:
+    from convsmith.deploy.ship import COLUMNS, table
+
+    if json:
+        print_json(
+            {"name": name, **dataclasses.asdict(shipment), "folder": str(shipment.folder), "keeps_memory": keeps_memory}
+        )
+        return
+    print_table(
+        [*COLUMNS[:2], *(f">{column}" for column in COLUMNS[2:5]), f"~{COLUMNS[5]}"], table(shipment.candidates)
+    )
+    say(
+        f"wrote {shipment.folder}: {', '.join(shipment.files)} for {shipment.chosen.backend} in "
+        f"{shipment.chosen.precision}, loader.py and README.md; run by the loader, it differs from eager by at most "
+        f"{shipment.loader_difference:.1e} of the largest output"
     )

@@ -11,6 +11,7 @@ import typer
 from convsmith.cli.app import app
 from convsmith.cli.arguments import Batch, InputSize, Json, Names, Threads, positive
 from convsmith.cli.elsewhere import measured_elsewhere, refuse_files, refuse_local
+from convsmith.cli.memory import kept_memory
 from convsmith.cli.output import print_json
 from convsmith.cli.subjects import subjects
 from convsmith.cli.times import print_times
@@ -19,7 +20,13 @@ from convsmith.cli.times import print_times
 @app.command(epilog="Example: convsmith latency resnet18 mobilenet_v2 --backend onnxruntime --threads 2")
 def latency(
     architectures: Names,
-    backend: Annotated[str, typer.Option(help="eager, onnxruntime, or auto for the fastest installed.")] = "eager",
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="eager, onnxruntime, openvino, compile, executorch, tensorrt, or auto for the fastest of those "
+            "that are installed and quick to prepare."
+        ),
+    ] = "eager",
     batch: Batch = 1,
     threads: Threads = 1,
     input_size: InputSize = None,
@@ -74,25 +81,26 @@ def latency(
 
     named = subjects(architectures)
     rows = []
-    # Networks of one input shape take turns in one run; their ratios can be trusted.
-    for shape in dict.fromkeys(subject.shape(batch, input_size) for subject in named):
-        group = [subject for subject in named if subject.shape(batch, input_size) == shape]
-        for subject in group:
-            if subject.architecture is not None:
-                output_shapes(subject.architecture, shape)  # an input that does not fit is told before anything runs
-        modules = {subject.name: subject.build() for subject in group}
-        found = measure.latencies(
-            modules,
-            shape,
-            backend=backend,
-            device=device,
-            threads=threads,
-            precision=precision,
-            layout=layout,
-            rounds=rounds,
-            budget_seconds=seconds,
-        )
-        rows += [{"name": name, **dataclasses.asdict(own), "input_size": shape[-1]} for name, own in found.items()]
+    with kept_memory():
+        # Networks of one input shape take turns in one run; their ratios can be trusted.
+        for shape in dict.fromkeys(subject.shape(batch, input_size) for subject in named):
+            group = [subject for subject in named if subject.shape(batch, input_size) == shape]
+            for subject in group:
+                if subject.architecture is not None:  # an input that does not fit is told before anything runs
+                    output_shapes(subject.architecture, shape)
+            modules = {subject.name: subject.build() for subject in group}
+            found = measure.latencies(
+                modules,
+                shape,
+                backend=backend,
+                device=device,
+                threads=threads,
+                precision=precision,
+                layout=layout,
+                rounds=rounds,
+                budget_seconds=seconds,
+            )
+            rows += [{"name": name, **dataclasses.asdict(own), "input_size": shape[-1]} for name, own in found.items()]
     _print(rows, ("backend", "device", "precision", "batch", "threads", "input_size"), json=json)
 
 

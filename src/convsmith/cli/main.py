@@ -17,6 +17,7 @@ COMMANDS = (
     "latency",
     "profile",
     "receptive-field",
+    "advise",
     "calibrate",
     "predict",
     "search",

@@ -23,7 +23,7 @@ def measure(
     device: torch.device | str = "cpu",
     watch: Call | None = None,
 ) -> dict[str, Timing]:
-    """Time calls against each other, in interleaved rounds that alternate their direction.
+    """Time calls against each other, in interleaved rounds in which each has each place equally often.
 
     Args:
         candidates: What to call, by name.

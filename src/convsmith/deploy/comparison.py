@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.deploy import backends, clock
-from convsmith.deploy.agreement import TOLERANCES, Reference, Run, check_run, eager_run
-from convsmith.deploy.precision import PRECISIONS, precision_of
+from convsmith.deploy.agreement import TOLERANCES, Reference, Run, check_example, check_run, eager_run
+from convsmith.deploy.precision import PRECISIONS, check_precision, precision_of
 from convsmith.deploy.snapshot import snapshot
 
 ROUNDS, BUDGET_SECONDS = 7, 2.0
@@ -61,6 +61,8 @@ class Comparison:
 
         Raises ImportError when its packages are missing; whatever else it raises is the reason for its rejection.
         """
+        if (name, precision) in self.candidates:
+            return self.candidates[name, precision]
         entry = backends.get(name)
         is_reference = (name, precision) == ("eager", precision_of(self.example))
         if not is_reference:
@@ -122,28 +124,42 @@ def compare(
     module: nn.Module,
     example: Tensor,
     *,
-    precisions: Iterable[str] | None = None,
+    backend: str = "auto",
+    precisions: Iterable[str] = (),
     threads: int | None = None,
     thorough: bool = False,
 ) -> Comparison:
-    """Try every installed back end on a network, in each precision that it has, and time those that agree with eager.
+    """Try back ends on a network, in each precision that they have, and time those that agree with eager.
 
     Eager in the network's own precision is always among them. The module is left untouched.
 
     Args:
         module: A network that takes and returns one tensor.
         example: An input as the network will get them, on the device where it shall run.
+        backend: One of `backends.names()`, or `auto` for all that are installed.
         precisions: Which ones, as words (default: the network's own).
         threads: How many threads compute (default: as many as torch uses now).
-        thorough: Try those back ends too that take many seconds to prepare.
+        thorough: Let `auto` try those back ends too that take many seconds to prepare.
 
-    Raises ValueError when no back end can run the network.
+    Raises ValueError for wrong arguments and when no back end can run the network, and ImportError for a back end that
+    is not installed.
     """
-    own = precision_of(example)
-    comparison = Comparison(module, example, torch.get_num_threads() if threads is None else threads)
-    asked = list(precisions or [own])
-    if own not in asked:
-        comparison.add("eager", own)
-    comparison.add_all(asked, thorough=thorough)
+    asked = list(dict.fromkeys(precisions)) or [precision_of(example)]
+    for precision in asked:
+        check_precision(precision)
+    count = torch.get_num_threads() if threads is None else threads
+    clock.check_positive("threads", count)
+    check_example(example)
+    if backend != "auto":
+        entry = backends.get(backend)
+        for precision in asked:
+            entry.check(example, precision)
+    comparison = Comparison(module, example, count)
+    comparison.add("eager", precision_of(example))
+    if backend == "auto":
+        comparison.add_all(asked, thorough=thorough)
+    else:
+        for precision in asked:
+            comparison.add(backend, precision)
     comparison.measure()
     return comparison

@@ -22,13 +22,21 @@ def exported(module: nn.Module, example: Tensor, *, most: int | None = None) -> 
     batch = torch.export.Dim("batch", min=1, max=most)
     with silent(), torch.no_grad():
         try:
-            return torch.export.export(module, (several,), strict=False, dynamic_shapes=({0: batch},))
+            program = torch.export.export(module, (several,), strict=False, dynamic_shapes=({0: batch},))
         except Exception as error:
-            raise ValueError(
-                f"to be exported, forward must not branch on values or on the batch size, and torch.export cannot "
-                f"follow that of {failing(module, error)} ({reason(error)}); compute both branches and select with "
-                "torch.where"
-            ) from error
+            raise ValueError(_refusal(failing(module, error), reason(error))) from error
+    for node in program.graph.nodes:
+        # torch.export follows it as an unknown number, on which what comes later may still be specialised.
+        if node.target in (torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default):
+            raise ValueError(_refusal(module_of(node) or type(module).__name__, "it takes a value out of a tensor"))
+    return program
+
+
+def _refusal(where: str, why: str) -> str:
+    return (
+        f"to be exported, forward must not branch on values or on the batch size, and torch.export cannot follow that "
+        f"of {where} ({why}); compute both branches and select with torch.where, and keep values in tensors"
+    )
 
 
 def failing(module: nn.Module, error: BaseException) -> str:

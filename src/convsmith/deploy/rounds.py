@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -44,7 +44,11 @@ def in_turns(
     budget_seconds: float | None = None,
     watch: Call | None = None,
 ) -> dict[str, Timing]:
-    """Time calls against each other, in interleaved rounds that alternate their direction.
+    """Time calls against each other, in interleaved rounds.
+
+    Rounds alternate their direction, and each pair of them begins one candidate later: over twice as many rounds as
+    there are candidates, each has had each place, and has come after itself, equally often, so that no place can favour
+    one of them.
 
     Args:
         candidates: What to call, by name; at least one.
@@ -64,7 +68,7 @@ def in_turns(
                 break
             if watch is not None:
                 watch()
-            for name in names if done % 2 == 0 else reversed(names):
+            for name in _order(names, done):
                 if len(names) > 1 or watch is not None:
                     candidates[name]()
                 samples[name].append(1e3 * burst(candidates[name], calls[name]) / calls[name])
@@ -85,6 +89,12 @@ def burst(call: Call, calls: int) -> float:
     for _ in range(calls):
         call()
     return time.perf_counter() - start
+
+
+def _order(names: Sequence[str], done: int) -> list[str]:
+    first = done // 2 % len(names)
+    turned = [*names[first:], *names[:first]]
+    return turned if done % 2 == 0 else turned[::-1]
 
 
 def _calls_per_round(call: Call, burst: Burst, warmup: int) -> int:

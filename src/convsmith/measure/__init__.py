@@ -1,5 +1,7 @@
 """What a network costs and how fast it runs, for any module: counts, latency, and the device beside them."""
 
+from convsmith.measure.advice import Finding, Gain, NormChoice, choose_norm
+from convsmith.measure.advise import advise
 from convsmith.measure.cost import Cost, cost
 from convsmith.measure.count import Counts, ModuleCounts, OperatorCounts, count
 from convsmith.measure.device import DeviceSpeed, device_speed
@@ -16,10 +18,13 @@ __all__ = [
     "Counts",
     "DeviceSpeed",
     "Field",
+    "Finding",
+    "Gain",
     "Latency",
     "LatencyPredictor",
     "Layer",
     "ModuleCounts",
+    "NormChoice",
     "OperatorCounts",
     "Profile",
     "ReceptiveField",
@@ -28,6 +33,8 @@ __all__ = [
     "Roofs",
     "Summary",
     "Target",
+    "advise",
+    "choose_norm",
     "UnknownKernelWarning",
     "cost",
     "count",

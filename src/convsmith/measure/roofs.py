@@ -20,6 +20,8 @@ import torch
 from torch.nn import functional as F
 
 from convsmith.deploy import clock
+from convsmith.deploy.backends.openvino import settings
+from convsmith.deploy.telemetry import unreported
 
 # Channels and side of 3 x 3 convolutions that run near the peak of any core, each by one or the other library.
 CONVOLUTIONS = ((256, 56), (512, 14))
@@ -139,20 +141,14 @@ def _onnxruntime_peaks(threads: int) -> dict[str, Work]:
 def _openvino_peaks(threads: int) -> dict[str, Work]:
     if find_spec("openvino") is None:
         return {}
-    openvino = importlib.import_module("openvino")
-    operators = importlib.import_module("openvino.opset13")
-    settings = {
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
-        "NUM_STREAMS": 1,
-        "ENABLE_CPU_PINNING": False,
-    }
+    openvino = unreported("openvino")
+    operators, chosen = importlib.import_module("openvino.opset13"), settings(threads, "float32")
     works: dict[str, Work] = {}
     for channels, side in CONVOLUTIONS:
         x = operators.parameter([1, channels, side, side], openvino.Type.f32)
         weight = operators.constant(torch.ones(channels, channels, 3, 3).numpy())
         y = operators.convolution(x, weight, [1, 1], [1, 1], [1, 1], [1, 1])
-        request = openvino.Core().compile_model(openvino.Model([y], [x]), "CPU", settings).create_infer_request()
+        request = openvino.Core().compile_model(openvino.Model([y], [x]), "CPU", chosen).create_infer_request()
         request.set_input_tensor(openvino.Tensor(torch.ones(1, channels, side, side).numpy()))
         works[_convolution("OpenVINO", channels, side)] = (_macs(channels, side), request.infer)
     return works

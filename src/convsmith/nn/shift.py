@@ -117,8 +117,9 @@ def _is_for_operator(x: Tensor, moves: Moves, last: bool) -> bool:
     """Whether a compiled program takes the operator in C++, and has nothing faster."""
     if not x.is_cpu or x.element_size() > 8 or torch.compiler.is_exporting():
         return False
-    # Where neighbouring channels all move apart, oneDNN's convolution, which reads them all, is as quick on large maps.
-    mixed = last and moves.interleaved and x.numel() > FEW_ELEMENTS and not torch.is_grad_enabled()
+    # Where hardly two neighbouring channels move alike, oneDNN's convolution is quicker on large channels-last maps.
+    neighbours = 1 if moves.interleaved else x.shape[1] // moves.kernel_size**2
+    mixed = last and neighbours < 4 and x.numel() > FEW_ELEMENTS and not torch.is_grad_enabled()
     return not (mixed and x.dtype in (torch.float32, torch.bfloat16)) and is_built()
 
 

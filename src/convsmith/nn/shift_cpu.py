@@ -46,10 +46,13 @@ def by_operator(x: Tensor, moves: Moves) -> Tensor:
     return moved
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def is_built() -> bool:
     """Whether the operator has been compiled, now or before, and is loaded."""
     return _build()
+
+
+# What `torch.compiler.assume_constant_result` does, which would first import the compiler, and that takes seconds.
+vars(is_built)["_dynamo_marked_constant"] = True
 
 
 @cache

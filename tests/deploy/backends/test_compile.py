@@ -33,6 +33,17 @@ def test_a_branch_on_values_is_refused_with_its_module():
         deploy.prepare(nn.Sequential(nn.Identity(), Branching()), IMAGES, backend="compile")
 
 
+class TakingOut(nn.Module):
+    def forward(self, x):
+        return x * x.mean().item()
+
+
+@needs_compiler
+def test_a_value_taken_out_of_a_tensor_is_refused_with_its_module():
+    with pytest.raises(ValueError, match=r"must not branch .* that of 1 \(it takes a value out of a tensor\)"):
+        deploy.prepare(nn.Sequential(nn.Identity(), TakingOut()), IMAGES, backend="compile")
+
+
 @pytest.mark.slow
 @needs_compiler
 def test_it_agrees_with_eager_at_any_batch_size_and_layout():

@@ -37,8 +37,8 @@ from executorch.runtime import Runtime
 def load(threads=1):
     portable_lib._unsafe_reset_threadpool(threads)  # what was loaded before must be loaded anew
     method = Runtime.get().load_program(Path(__file__).with_name("{file}")).load_method("forward")
-    pieces = lambda x: (torch.from_numpy(x[i : i + {most}].copy()) for i in range(0, len(x), {most}))
-    return lambda x: numpy.concatenate([method.execute([piece])[0].numpy() for piece in pieces(x)])
+    pieces = lambda x: (torch.from_numpy(x[i : i + {most}].astype("float32")) for i in range(0, len(x), {most}))
+    return lambda x: numpy.concatenate([method.execute([y])[0].numpy() for y in pieces(x)]).astype(x.dtype)
 '''
 
 
@@ -58,12 +58,14 @@ def prepare(network: nn.Module, example: Tensor, threads: int, precision: str) -
     The pool is one for the whole process: where programs of several thread counts take turns, each turn makes the pool
     and loads the program anew, which takes milliseconds.
     """
-    return _Loaded(lower(network, example), example, threads)
+    network, single = network.float(), example.float()
+    loaded = _Loaded(lower(network, single), single, threads)
+    return lambda x: loaded(x.to(single.dtype)).to(x.dtype)
 
 
 def write(network: nn.Module, example: Tensor, folder: Path, precision: str) -> Artefact:
     """The lowered network as a .pte file, which ExecuTorch's runtimes of every platform read."""
-    lowered = lower(network, example)
+    lowered = lower(network.float(), example.float())
     write_whole_bytes(folder / FILE, lowered.data)
     loader = LOADER.format(file=FILE, share=lowered.delegated_share, most=lowered.most)
     return Artefact((FILE,), loader, ("executorch", "torch", "numpy"))

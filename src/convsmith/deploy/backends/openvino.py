@@ -40,22 +40,16 @@ def load(threads=1):
 def prepare(network: nn.Module, example: Tensor, threads: int, precision: str) -> Run:
     """A model compiled for the example's shape, and one for all other batch sizes when the first of them comes."""
     core = unreported("openvino").Core()
-    model = _model(core, network, example)
+    model = read_model(core, onnx_bytes(network, example))
     fixed = model.clone()
     fixed.reshape(list(example.shape))
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": HINTS[precision],
-        "ENABLE_CPU_PINNING": False,  # who measures decides on the cores
-    }
-    compiled: dict[torch.Size | None, Any] = {example.shape: _compiled(core, fixed, settings, precision)}
+    chosen = settings(threads, precision)
+    compiled: dict[torch.Size | None, Any] = {example.shape: compile_model(core, fixed, chosen, precision)}
 
     def run(x: Tensor) -> Tensor:
         found = compiled.get(x.shape) or compiled.get(None)
         if found is None:
-            found = compiled[None] = _compiled(core, model, settings, precision)
+            found = compiled[None] = compile_model(core, model, chosen, precision)
         return torch.from_numpy(found(x.detach().float().numpy())[0]).to(x.dtype)
 
     return run
@@ -64,21 +58,38 @@ def prepare(network: nn.Module, example: Tensor, threads: int, precision: str) -
 def write(network: nn.Module, example: Tensor, folder: Path, precision: str) -> Artefact:
     """OpenVINO's own format, the weights in float32; the loader asks for the precision."""
     openvino = unreported("openvino")
-    openvino.save_model(_model(openvino.Core(), network, example), folder / FILES[0], compress_to_fp16=False)
+    model = read_model(openvino.Core(), onnx_bytes(network, example))
+    openvino.save_model(model, folder / FILES[0], compress_to_fp16=False)
     loader = LOADER.format(file=FILES[0], precision=precision, hint=HINTS[precision])
     return Artefact(FILES, loader, ("openvino", "numpy"))
 
 
-def _model(core: Any, network: nn.Module, example: Tensor) -> Any:
-    whole = lean(network, example).float()
-    data = onnx.convert(whole, example.float(), {})
+def settings(threads: int, precision: str) -> dict[str, Any]:
+    """What a model is compiled with."""
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "ENABLE_CPU_PINNING": False,  # who measures decides on the cores
+    }
+
+
+def onnx_bytes(network: nn.Module, example: Tensor) -> bytes:
+    """The ONNX model that OpenVINO reads, in float32."""
+    return onnx.convert(lean(network, example).float(), example.float(), {})
+
+
+def read_model(core: Any, data: bytes) -> Any:
+    """OpenVINO's model of an ONNX one; ValueError names the operator that it lacks."""
     try:
         return core.read_model(data)
     except RuntimeError as error:
         raise ValueError(_refusal(data, str(error))) from error
 
 
-def _compiled(core: Any, model: Any, settings: dict[str, Any], precision: str) -> Any:
+def compile_model(core: Any, model: Any, settings: dict[str, Any], precision: str) -> Any:
+    """The model ready to run; ValueError where OpenVINO cannot, or computes in another precision."""
     try:
         compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from convsmith.deploy.onnx.refusals import NotQuickError
+
 # No side, width or count of a network is a multiple of it (`representative` looks), so that a number tells by itself
 # whether it comes from the batch. Fake tensors make its size free of cost.
 CANDIDATES = (1009, 1013, 1019, 1021, 1031)
@@ -18,10 +20,6 @@ SIZES = {Tensor.shape.__get__, Tensor.size, Tensor.__len__, Tensor.numel, Tensor
 
 class BatchBranchError(Exception):
     """Forward decided by the batch size."""
-
-
-class NotQuickError(Exception):
-    """The quick conversion cannot follow; another may."""
 
 
 class Batch(int):

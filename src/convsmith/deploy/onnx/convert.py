@@ -6,10 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from convsmith.deploy.onnx.batch import NotQuickError
 from convsmith.deploy.onnx.packages import imported
-from convsmith.deploy.onnx.quick import quick
-from convsmith.deploy.onnx.record import BranchError
+from convsmith.deploy.onnx.refusals import BranchError, NotQuickError
 from convsmith.deploy.onnx.torch_exporter import convert_by_torch
 
 
@@ -24,6 +22,9 @@ def convert(module: nn.Module, example: Tensor, metadata: Mapping[str, str]) -> 
     """
     imported("onnx")
     try:
+        # Here, as it rests on modules of torch that are not public: a version that lacks one has the other way.
+        from convsmith.deploy.onnx.quick import quick
+
         return quick(module, example, metadata)
     except BranchError as error:
         raise ValueError(

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convsmith.deploy.onnx.batch import NotQuickError, is_from_batch
+from convsmith.deploy.onnx.batch import is_from_batch
 from convsmith.deploy.onnx.record import Value
+from convsmith.deploy.onnx.refusals import NotQuickError
 
 OPSET = 18  # the first with reductions by axes as inputs and LayerNormalization; every runtime of today has it
 IR_VERSION = 8  # that of the operator set

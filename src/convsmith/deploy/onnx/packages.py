@@ -1,9 +1,11 @@
-"""Packages that are imported where they are used, and errors of theirs in one line."""
+"""What both ways to a model share: names of input and output, packages imported where used, errors in one line."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
+
+INPUT, OUTPUT = "input", "output"
 
 
 def imported(name: str) -> Any:

@@ -9,12 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from convsmith.deploy.onnx.batch import NotQuickError
 from convsmith.deploy.onnx.forms import form_of
 from convsmith.deploy.onnx.graph import IR_VERSION, NUMPY, OPSET, Graph
+from convsmith.deploy.onnx.packages import INPUT, OUTPUT
 from convsmith.deploy.onnx.record import Call, Recording, Value, record, where
-
-INPUT, OUTPUT = "input", "output"
+from convsmith.deploy.onnx.refusals import NotQuickError
 
 
 def quick(module: nn.Module, example: Tensor, metadata: Mapping[str, str]) -> bytes:

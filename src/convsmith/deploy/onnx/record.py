@@ -19,11 +19,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convsmith.deploy.onnx.batch import BatchBranchError, NotQuickError, Sizes, is_from_batch, representative
-
-
-class BranchError(Exception):
-    """Forward decided by values or by the batch size; the message says by which operator, and in which module."""
+from convsmith.deploy.onnx.batch import BatchBranchError, Sizes, is_from_batch, representative
+from convsmith.deploy.onnx.refusals import BranchError, NotQuickError
 
 
 @dataclass(frozen=True, eq=False)

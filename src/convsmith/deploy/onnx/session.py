@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from convsmith.deploy.agreement import Run
-from convsmith.deploy.onnx.packages import imported, reason
-from convsmith.deploy.onnx.quick import INPUT, OUTPUT
+from convsmith.deploy.onnx.packages import INPUT, OUTPUT, imported, reason
 
 
 def load(model: bytes, threads: int) -> Run:

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convsmith.deploy.onnx.packages import imported, reason
-from convsmith.deploy.onnx.quick import INPUT, OUTPUT
+from convsmith.deploy.onnx.packages import INPUT, OUTPUT, imported, reason
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # under which the exporter keeps the modules around a node, outermost first
 

@@ -73,6 +73,9 @@ class OnnxRuntime:
             category = category_of(operator, table="onnx")
             if category is None:
                 unknown.add(operator)
+            origin = origins.of(node)
+            if origin is not None and category_of(origin.operator, table="onnx") == "elementwise":
+                category = "elementwise"  # a norm that runs as a convolution
             weights = origins.weights(node)
             moved = int(event["args"]["activation_size"]) + int(event["args"]["output_size"])
             steps.append(

@@ -6,15 +6,14 @@ clock counts whole microseconds.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from convsmith.deploy import onnx
-from convsmith.deploy.lean import lean
+from convsmith.deploy.backends.openvino import compile_model, onnx_bytes, read_model, settings
+from convsmith.deploy.telemetry import unreported
 from convsmith.measure.profile.categories import category_of
 from convsmith.measure.profile.graph import Graph, Node, Weight, onnx_graph
 from convsmith.measure.profile.origins import Origins, macs
@@ -30,7 +29,7 @@ class OpenVino:
     def __init__(self, network: nn.Module, example: Tensor, threads: int):
         if example.device.type != "cpu":
             raise ValueError(f"OpenVINO is profiled on the CPU, and the device is {example.device}; give cpu")
-        self._model = onnx.convert(lean(network, example), example, {})
+        self._model = onnx_bytes(network, example)
         self._plain, _ = _request(self._model, example, threads, counts=False)
         self._watched, self._compiled = _request(self._model, example, threads, counts=True)
         self._samples: list[list[float]] = []
@@ -68,21 +67,13 @@ class OpenVino:
 
 def _request(model: bytes, example: Tensor, threads: int, *, counts: bool) -> tuple[Any, Any]:
     """An inference request that holds the example, and the compiled model that it is of."""
-    openvino = importlib.import_module("openvino")
+    openvino = unreported("openvino")
     core = openvino.Core()
-    read = core.read_model(model)
+    read = read_model(core, model)
     read.reshape(list(example.shape))
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
-        "ENABLE_CPU_PINNING": False,
-        "PERF_COUNT": counts,
-    }
-    compiled = core.compile_model(read, "CPU", settings)
+    compiled = compile_model(core, read, {**settings(threads, "float32"), "PERF_COUNT": counts}, "float32")
     request = compiled.create_infer_request()
-    request.set_input_tensor(openvino.Tensor(example.detach().numpy()))
+    request.set_input_tensor(openvino.Tensor(example.detach().float().numpy()))
     return request, compiled
 
 

@@ -9,7 +9,9 @@ from itertools import takewhile
 
 from convsmith.measure.profile.graph import Graph, Node, Weight
 
-BLOCKED = "_nchwc"  # what ONNX Runtime appends to the name of a value when it writes it in blocks of channels
+# What ONNX Runtime appends to the name of a value when it writes it in blocks of channels; a norm, which is a depthwise
+# convolution there, has both.
+BLOCKED, NORM = "_nchwc", "_bn"
 ENTERING = frozenset(("ReorderInput", "Reorder"))  # changes of layout that serve the node behind them
 
 Shapes = list[tuple[int, ...]]
@@ -30,9 +32,12 @@ class Origins:
         """
         if known := self.exported.by_name.get(node.origin or node.name):
             return known
-        origin = self.exported.writers.get(node.name.removesuffix(BLOCKED)) if node.name.endswith(BLOCKED) else None
+        if not node.name.endswith(BLOCKED):
+            return None
+        origin = self.exported.writers.get(node.name.removesuffix(BLOCKED).removesuffix(NORM))
+        sought = (node.operator, "BatchNormalization")
         return origin and next(
-            (own for own in _reached(origin, self.exported.before) if own.operator == node.operator), origin
+            (own for own in _reached(origin, self.exported.before) if own.operator in sought), origin
         )
 
     def module(self, node: Node) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from convsmith.deploy.onnx.batch import NotQuickError
 from convsmith.deploy.onnx.forms.table import FORMS, Form, node, operator
 from convsmith.deploy.onnx.graph import Graph
 from convsmith.deploy.onnx.record import Call, Value
+from convsmith.deploy.onnx.refusals import NotQuickError
 
 SAME = {  # the same operator under another name, without arguments
     **{"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "exp": "Exp", "sqrt": "Sqrt", "neg": "Neg", "abs": "Abs"},

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from convsmith.deploy.onnx.batch import NotQuickError
 from convsmith.deploy.onnx.forms.table import operator
 from convsmith.deploy.onnx.graph import Graph, each
 from convsmith.deploy.onnx.record import Call, Value
+from convsmith.deploy.onnx.refusals import NotQuickError
 
 
 @operator("convolution")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from convsmith.deploy.onnx.batch import NotQuickError
 from convsmith.deploy.onnx.forms.table import FORMS, Form, operator
 from convsmith.deploy.onnx.graph import Graph, each
 from convsmith.deploy.onnx.record import Call, Value
+from convsmith.deploy.onnx.refusals import NotQuickError
 
 REDUCTIONS = {
     "mean.dim": "ReduceMean",

@@ -1,0 +1,177 @@
+"""The folder that is shipped: the files of the fastest back end, a loader that needs no convsmith, and a README."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from convsmith.deploy import backends
+from convsmith.deploy.agreement import TOLERANCES
+from convsmith.deploy.backends.registry import Artefact
+from convsmith.deploy.comparison import Candidate, Comparison, compare
+from convsmith.deploy.precision import PRECISIONS, precision_of
+from convsmith.deploy.snapshot import snapshot
+
+LOADER, README = "loader.py", "README.md"
+CALL = """
+import sys
+import numpy
+import loader
+run = loader.load(threads=int(sys.argv[1]))
+for path in sys.argv[2:]:
+    numpy.save(path, run(numpy.load(path)))
+"""
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """What was written to a folder, what it was chosen from, and how far the loader's outputs are from eager's."""
+
+    folder: Path
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+    files: tuple[str, ...]
+    packages: tuple[str, ...]
+    loader_difference: float
+
+
+def ship(
+    module: nn.Module,
+    folder: str | os.PathLike[str],
+    example: Tensor,
+    *,
+    backend: str = "auto",
+    precisions: Iterable[str] = (),
+    threads: int | None = None,
+    thorough: bool = False,
+) -> Shipment:
+    """Write the network, in eval mode, as the files of the fastest back end that agrees with eager.
+
+    The loader is run in a Python of its own and compared with eager before the folder gets its name. The arguments are
+    those of `compare`; eager has no files, and is passed over.
+
+    Args:
+        module: A network that takes and returns one tensor; it is left untouched.
+        folder: It must not exist, or be empty.
+        example: An input as the network will get them; its sizes but for the batch are fixed in the files.
+        backend: One of `backends.names()`, or `auto` for all that are installed.
+        precisions: Which ones, as words (default: the network's own).
+        threads: How many threads compute (default: as many as torch uses now).
+        thorough: Let `auto` try those back ends too that take many seconds to prepare.
+
+    Raises ValueError for wrong arguments, and when no back end with files can run the network; then nothing is left.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"the folder of an export must be new or empty, got {folder}; give another name or remove it")
+    if backend != "auto" and backends.get(backend).write is None:
+        raise ValueError(f"the back end {backend} has no files to ship; choose {', '.join(_with_files())} or auto")
+    found = compare(module, example, backend=backend, precisions=precisions, threads=threads, thorough=thorough)
+    candidates = tuple(found.candidates.values())
+    timed = [(c.median_ms, c) for c in candidates if c.median_ms is not None and c.backend in _with_files()]
+    if not timed:
+        reasons = "; ".join(f"{c.backend} in {c.precision}: {c.rejected}" for c in candidates if c.rejected)
+        raise ValueError(f"no back end with files can run {type(module).__name__}: {reasons or 'none is installed'}")
+    chosen = min(timed, key=lambda pair: pair[0])[1]
+    write = backends.get(chosen.backend).write
+    assert write is not None
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        made = Path(scratch) / "artefact"
+        made.mkdir()
+        artefact = write(snapshot(found.network), example, made, chosen.precision)
+        (made / LOADER).write_text(artefact.loader, encoding="utf-8")
+        difference = _loader_difference(found, made, chosen)
+        (made / README).write_text(_readme(found, chosen, artefact, difference), encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        made.rename(folder)
+    return Shipment(folder, chosen, candidates, artefact.files, artefact.packages, difference)
+
+
+def table(candidates: Sequence[Candidate]) -> list[tuple[str, ...]]:
+    """Rows of back end, precision, milliseconds, ratio to eager, difference from eager or the reason against it."""
+    eager = next((c.median_ms for c in candidates if c.backend == "eager" and c.median_ms), None)
+    return [
+        (
+            c.backend,
+            c.precision,
+            "" if c.median_ms is None else f"{c.median_ms:.3f}",
+            "" if c.median_ms is None or eager is None else f"{c.median_ms / eager:.2f}",
+            "" if c.prepare_seconds is None else f"{c.prepare_seconds:.1f}",
+            c.rejected or ("" if c.difference is None else f"{c.difference:.1e}"),
+        )
+        for c in candidates
+    ]
+
+
+COLUMNS = ("back end", "precision", "ms", "of eager", "s to prepare", "difference from eager")
+
+
+def _with_files() -> list[str]:
+    return [name for name in backends.installed() if backends.get(name).write is not None]
+
+
+def _loader_difference(found: Comparison, folder: Path, chosen: Candidate) -> float:
+    import numpy
+
+    paths = [folder.parent / f"{i}.npy" for i in range(len(found.reference.pairs))]
+    for path, (x, _) in zip(paths, found.reference.pairs, strict=True):
+        numpy.save(path, x.cpu().numpy())
+    command = [sys.executable, "-c", CALL, str(found.threads), *map(str, paths)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+    if done.returncode:
+        raise ValueError(
+            f"the loader of {chosen.backend} must run in a Python of its own, and fails "
+            f"({(done.stderr.strip() or 'no message').splitlines()[-1]}); nothing was written; choose another back end"
+        )
+    outputs = iter([torch.from_numpy(numpy.load(path)) for path in paths])
+    difference = found.reference.difference(lambda _: next(outputs))
+    tolerance = max(TOLERANCES[PRECISIONS[chosen.precision]], TOLERANCES[found.example.dtype])
+    if not difference <= tolerance:
+        raise ValueError(
+            f"the files of {chosen.backend} may differ from eager by {tolerance:g} of the largest output, and differ "
+            f"by {difference:.2g}; nothing was written; choose another back end or precision"
+        )
+    return difference
+
+
+def _readme(found: Comparison, chosen: Candidate, artefact: Artefact, difference: float) -> str:
+    shape = ", ".join(map(str, found.example.shape[1:]))
+    rows = [COLUMNS, ("---",) * len(COLUMNS), *table(tuple(found.candidates.values()))]
+    packages = [f"{name}=={_version(name)}" if _version(name) else name for name in artefact.packages]
+    title = getattr(getattr(found.network, "architecture", None), "name", "") or type(found.network).__name__
+    return f"""# {title} for {chosen.backend} in {chosen.precision}
+
+    pip install {" ".join(packages)}
+
+    import loader
+    run = loader.load(threads={found.threads})
+    y = run(x)  # x: a NumPy array of type {precision_of(found.example)} and shape (N, {shape}), for any N
+
+Files: {", ".join((*artefact.files, LOADER))}. Run by the loader in a Python of its own, the outputs differed from
+those of the network in PyTorch by at most {difference:.1e} of the largest output.
+
+Chosen among these, measured in turns on {found.threads} thread{"s" if found.threads > 1 else ""} with a batch of
+{len(found.example)} by convsmith {version("convsmith")}:
+
+{chr(10).join("| " + " | ".join(row) + " |" for row in rows)}
+"""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

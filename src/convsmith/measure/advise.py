@@ -1,0 +1,74 @@
+"""What to change about a network, and what it would gain: the lecture on CNN model design as findings with figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch import nn
+
+from convsmith.arch import Architecture
+from convsmith.deploy import clock
+from convsmith.measure.advice.case import Case, is_meta
+from convsmith.measure.advice.field import field_size
+from convsmith.measure.advice.finding import TASKS, Finding, Task
+from convsmith.measure.advice.fragments import fragmentation
+from convsmith.measure.advice.guidelines import equal_widths, few_elementwise, few_groups
+from convsmith.measure.advice.norms import choose_norm, norm
+from convsmith.measure.advice.structure import attention, channel_reach, shortcuts
+from convsmith.measure.cost import cost
+from convsmith.network import build
+from convsmith.network.shapes import Shape
+
+Rule = Callable[[Case], Iterator[Finding]]
+
+RULES: dict[str, Rule] = {
+    "G1": equal_widths,
+    "G2": few_groups,
+    "G3": fragmentation,
+    "G4": few_elementwise,
+    "norm": norm,
+    "receptive field": field_size,
+    "channel receptive field": channel_reach,
+    "shortcuts": shortcuts,
+    "attention": attention,
+}
+
+
+def advise(
+    network: nn.Module | Architecture,
+    *,
+    task: Task = "classification",
+    batch_per_device: int = 32,
+    devices: int = 1,
+    device: str = "cpu",
+    input_shape: Shape = (1, 3, 224, 224),
+    timed: bool = True,
+) -> list[Finding]:
+    """The findings of all rules on a network, in the order of `RULES`; none where it breaks none.
+
+    Of an architecture, an edited one stands beside most findings, with its MACs, memory traffic and latency over the
+    original's. Of another module the edit is in words. The module stays as it is.
+
+    Args:
+        network: An architecture, or any module from images to anything.
+        task: What the network is for, one of `TASKS`; "weights" is one that makes the weights of another.
+        batch_per_device: Images on each device in one training step.
+        devices: How many devices train together.
+        device: Where the time is measured.
+        input_shape: The input (N, C, H, W) of inference.
+        timed: Whether to measure time, which takes seconds for each finding; else gains are counted only.
+
+    Raises ValueError for an unknown task or device, numbers that are not positive, an input that does not fit, and a
+    module on the meta device that is to be timed.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+    choose_norm(task=task, batch_per_device=batch_per_device, devices=devices)
+    clock.check_device(device)
+    architecture = network if isinstance(network, Architecture) else None
+    cost(network, input_shape)
+    module = build(network).eval() if isinstance(network, Architecture) else network
+    if timed and is_meta(module):
+        raise ValueError("a module on the meta device has no weights to be timed with; build it on the CPU")
+    case = Case(module, architecture, input_shape, task, batch_per_device, devices, device, timed)
+    return [case.finished(finding) for rule in RULES.values() for finding in rule(case)]

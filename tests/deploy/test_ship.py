@@ -1,0 +1,136 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from convsmith import deploy
+from convsmith.deploy.backends.registry import _BACKENDS, Artefact, Backend
+from convsmith.deploy.ship import table
+
+LOADER = """import numpy, pathlib
+def load(threads=1):
+    weight = numpy.load(pathlib.Path(__file__).with_name("weight.npy"))
+    return lambda x: x @ weight.T
+"""
+
+
+def make_write(weight_factor=1.0, loader=LOADER):
+    def write(network, example, folder, precision):
+        np.save(folder / "weight.npy", network.weight.detach().numpy() * weight_factor)
+        return Artefact(("weight.npy",), loader, ("numpy",))
+
+    return write
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Leaves eager alone in the registry, and adds back ends that compute as eager does."""
+    for name in set(_BACKENDS) - {"eager"}:
+        monkeypatch.delitem(_BACKENDS, name)
+
+    def add(name, **settings):
+        settings = {"prepare": lambda network, example, threads, precision: network, **settings}
+        monkeypatch.setitem(_BACKENDS, name, Backend(name, **settings))
+
+    return add
+
+
+def linear():
+    return nn.Linear(6, 3, bias=False).requires_grad_(False)
+
+
+X = torch.randn(2, 6)
+
+
+def test_what_is_shipped_runs_by_the_readmes_words_and_leaves_only_the_folder(only, tmp_path):
+    only("numpy", write=make_write())
+    network = linear()
+    shipped = deploy.ship(network, tmp_path / "new" / "shipped", X, threads=1)
+    assert (shipped.chosen.backend, shipped.chosen.precision) == ("numpy", "float32")
+    assert sorted(path.name for path in shipped.folder.iterdir()) == ["README.md", "loader.py", "weight.npy"]
+    assert [path.name for path in shipped.folder.parent.iterdir()] == ["shipped"]
+    assert 0 <= shipped.loader_difference <= 1e-4
+    readme = (shipped.folder / "README.md").read_text()
+    words = [line.strip() for line in readme.splitlines() if line.startswith("    ") and "pip install" not in line]
+    assert words[0] == "import loader"
+    code = f"import numpy\nx = numpy.ones((5, 6), dtype='float32')\n{chr(10).join(words)}\nprint(y.tolist())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=shipped.folder, capture_output=True, text=True, check=True)
+    torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), network(torch.ones(5, 6)))
+    assert f"numpy=={np.__version__}" in readme
+    assert "| eager | float32 |" in readme
+    assert "| numpy | float32 |" in readme
+
+
+def test_the_fastest_with_files_is_taken_and_the_table_says_why_others_are_not(only, tmp_path, monkeypatch):
+    def fails(network, example, threads, precision):
+        raise ValueError("it has no Linear,\nwhich the network itself needs")
+
+    def slow(network, example, threads, precision):
+        return lambda x: (sum(range(300_000)), network(x))[1]
+
+    only("slow", prepare=slow, write=make_write())
+    only("quick", write=make_write())
+    only("failing", prepare=fails, write=make_write())
+    only("wrong", prepare=lambda network, example, threads, precision: lambda x: 2 * network(x), write=make_write())
+    only("no_files")
+    only("patient", write=make_write(), thorough=True)
+    shipped = deploy.ship(linear(), tmp_path / "a", X, threads=1)
+    assert shipped.chosen.backend == "quick"
+    rows = {row[0]: row for row in table(shipped.candidates)}
+    assert set(rows) == {"eager", "slow", "quick", "failing", "wrong", "no_files"}
+    assert rows["eager"][3] == "1.00"
+    assert float(rows["slow"][3]) > 1
+    assert rows["failing"][2:] == ("", "", "", "it has no Linear, which the network itself needs")
+    assert "differs by" in rows["wrong"][5]
+    assert deploy.ship(linear(), tmp_path / "b", X, threads=1, thorough=True).candidates[-1].backend == "patient"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"write": make_write(1.01)}, r"the files of it may differ from eager by 0\.0001 .* and differ by 0\.0"),
+        ({"write": make_write(loader="raise RuntimeError('no driver')")}, r"fails \(RuntimeError: no driver\)"),
+        ({}, "the back end it has no files to ship; choose"),
+    ],
+)
+def test_files_that_do_not_work_are_not_left(only, tmp_path, settings, message):
+    only("it", **settings)
+    with pytest.raises(ValueError, match=message):
+        deploy.ship(linear(), tmp_path / "a", X, backend="it", threads=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precisions": ["int8"]}, "unknown precision 'int8'"),
+        ({"threads": 0}, "threads must be a positive integer"),
+        ({"backend": "numy"}, "unknown back end 'numy'; did you mean 'numpy'"),
+        ({"backend": "numpy", "precisions": ["bfloat16"]}, "computes in float32, and bfloat16 is asked for"),
+        ({"example": torch.randn(0, 6)}, "the example must be"),
+        ({"example": torch.randn(2, 7)}, "the network must take"),
+    ],
+)
+def test_wrong_arguments_are_refused(only, tmp_path, options, message):
+    only("numpy", write=make_write())
+    with pytest.raises(ValueError, match=message):
+        deploy.ship(**{"module": linear(), "folder": tmp_path / "a", "example": X, "threads": 1, **options})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_something_in_it_is_left_alone(only, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="must be new or empty"):
+        deploy.ship(linear(), tmp_path, X)
+
+
+def test_what_auto_measured_is_told(only):
+    only("other")
+    prepared = deploy.prepare(linear(), X, threads=1)
+    assert prepared.timings.keys() == {"eager", "other"}
+    assert prepared.timings[prepared.backend] == min(prepared.timings.values())
+    assert prepared.rejected == {}
