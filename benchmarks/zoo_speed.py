@@ -3,10 +3,10 @@
     python benchmarks/zoo_speed.py --out benchmarks            # a member of each family
     python benchmarks/zoo_speed.py --names '*'   # all that have a peer: some hours
 
-Eager, float32, one thread, eval mode, batch 1 and 8 at the network's own input size, weights and images in both layouts.
-Ours and the peer's take turns in one process; the ratio is the median over rounds of each round's ratio, so a slow minute meets both. The allocator is
-told to keep activations, for both sides: left alone, it moves the ratio by several per cent from process to process.
-Writes `DATE_zoo_speed.csv`. A ratio below 1 means that ours is faster.
+Eager, float32, one thread, eval mode, batch 1 and 8 at the network's own input size, weights and images in both
+layouts. Ours and the peer's take turns in one process; the ratio is the median over rounds of each round's ratio, so a
+slow minute meets both. The allocator is told to keep activations, for both sides: left alone, it moves the ratio by
+several per cent from process to process. Writes `DATE_zoo_speed.csv`. A ratio below 1 means that ours is faster.
 """
 
 from __future__ import annotations
