@@ -166,6 +166,7 @@ MEASUREMENTS = {
     "count":           lambda module: cs.measure.count(module, (2, 3, 16, 16)),
     "summary":         lambda module: cs.measure.summary(module, (2, 3, 16, 16)),
     "receptive field": lambda module: cs.measure.receptive_field(module, (2, 3, 16, 16)),
+    "advise":          lambda module: cs.measure.advise(module, input_shape=(2, 3, 16, 16), timed=False),
 }
 # fmt: on
 
