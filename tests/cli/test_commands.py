@@ -378,3 +378,20 @@ def test_ctrl_c_is_told_how_to_go_on(convsmith, monkeypatch):
     code, _, err = convsmith("cost", "tiny.json")
     assert code == 130
     assert "the same command goes on" in err
+
+
+def test_a_predicted_limit_needs_a_calibration_of_what_is_asked_for(convsmith):
+    search = ("search", "--data", "digits", "--max-latency-ms", "1")
+    code, _, err = convsmith(*search, "--latency", "guessed")
+    assert (code, "--latency is measured or predicted, got 'guessed'" in err) == (2, True)
+    code, _, err = convsmith(*search, "--calibration", "some.file")
+    assert (code, "--calibration belongs to --latency predicted" in err) == (2, True)
+    code, _, err = convsmith(*search, "--latency", "predicted")
+    assert (code, "can be calibrated for onnxruntime, got 'eager'" in err) == (2, True)
+
+
+def test_predictions_need_a_calibration(convsmith):
+    code, _, err = convsmith("predict", "resnet18")
+    assert (code, "convsmith calibrate --out calibrations/cpu-onnxruntime-1.safetensors" in err) == (2, True)
+    code, _, err = convsmith("calibrate", "--backend", "eager")
+    assert (code, "can be calibrated for onnxruntime, got 'eager'" in err) == (2, True)

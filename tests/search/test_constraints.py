@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import convsmith as cs
+from convsmith.measure.predictor import About
 from convsmith.nn import Classifier, ConvNormAct
-from convsmith.search import Constraint, cost_constraint, latency_constraint
+from convsmith.search import Constraint, cost_constraint, latency_constraint, predicted_latency_constraint
+from tests.search import toy
 
 
 def test_the_excess_is_the_distance_from_the_allowed_range():
@@ -86,3 +88,49 @@ def test_a_search_can_ask_that_every_output_channel_sees_every_input_channel():
     kept = [trial.state == "complete" for trial in found]
     assert kept == [first * second <= 16 for first, second in groups]
     assert not all(kept)
+
+
+class Predicting:
+    """A predictor that believes every network to take half of its widths in milliseconds."""
+
+    about = About("cpu", "some processor", "onnxruntime", "1.32.0", 2, 16, "2026-11-26", 1.0)
+
+    def predict_ms(self, architecture, input_shape, *, unknown):
+        assert (input_shape, unknown) == ((1, 3, 8, 8), "measure")
+        return sum(toy.widths(architecture)) / 2
+
+
+def test_a_predicted_latency_is_measured_before_a_network_becomes_the_best(monkeypatch):
+    measured = []
+
+    def latency(module, input_shape, **options):
+        assert options == {"backend": "onnxruntime", "threads": 2}
+        measured.append(toy.widths(module.architecture))
+        return type("Latency", (), {"median_ms": float(sum(toy.widths(module.architecture)))})
+
+    monkeypatch.setattr("convsmith.search.constraints.latency", latency)
+    constraint = predicted_latency_constraint(30.0, (1, 3, 8, 8), Predicting())
+    assert "predicted from onnxruntime 1.32.0 calibrated 2026-11-26, 2 threads, 1x3x8x8" in constraint.how
+    found = cs.search.search(
+        toy.toy_space(2),
+        cs.search.strategies.Random(),
+        toy.evaluate,
+        trials=12,
+        objective="score",
+        constraints=[constraint],
+    )
+    # Widths up to 60 are predicted to fit, those up to 30 do.
+    assert sum(toy.widths(found.space.resolve(found.best.decisions))) <= 30
+    best = float("-inf")
+    for trial in found:
+        total = float(sum(toy.widths(found.space.resolve(trial.decisions))))
+        score = trial.metrics.get("score")
+        if score is None or score <= best:
+            expected = "infeasible" if total / 2 > 30 else "complete"
+            assert (trial.state, trial.metrics["latency_ms"]) == (expected, total / 2)
+            assert "predicted_latency_ms" not in trial.metrics
+            continue
+        assert (trial.metrics["predicted_latency_ms"], trial.metrics["latency_ms"]) == (total / 2, total)
+        assert trial.state == ("complete" if total <= 30 else "infeasible")
+        best = max(best, score) if total <= 30 else best
+    assert 1 < len(measured) < len(found)

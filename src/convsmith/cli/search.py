@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from convsmith.cli.app import app
 from convsmith.cli.arguments import DataName, InputSize, Json, RunDir, Seed, Threads, positive, run_name
 from convsmith.cli.output import print_json, print_table, say
+from convsmith.cli.search_options import chosen_executor, latency_limit
 
 Limit = Annotated[
     float | None, typer.Option(callback=positive, help="The largest admissible value.", show_default=False)
@@ -32,6 +34,8 @@ def search(
     max_macs: Limit = None,
     max_activations: Limit = None,
     max_memory_bytes: Limit = None,
+    latency: Annotated[str, typer.Option(help="measured, or predicted with the finalists measured.")] = "measured",
+    calibration: Annotated[Path | None, typer.Option(help="For predicted: `convsmith calibrate`'s file.")] = None,
     backend: Annotated[str, typer.Option(help="What the latency is measured with.")] = "eager",
     threads: Threads = 1,
     population: Annotated[
@@ -62,12 +66,14 @@ def search(
     shape = (1, channels, side, side)
     limits = {"params": max_params, "macs": max_macs, "activations": max_activations, "memory_bytes": max_memory_bytes}
     constraints = [searching.cost_constraint(m, v, shape) for m, v in limits.items() if v is not None]  # type: ignore[arg-type]
+    searched = searching.spaces.get(space, num_classes=images.num_classes, in_channels=channels, input_size=side)
     if max_latency_ms is not None:
-        constraints.append(searching.latency_constraint(max_latency_ms, shape, backend=backend, threads=threads))
+        how: Any = {"latency": latency, "backend": backend, "threads": threads, "calibration": calibration}
+        constraints.append(latency_limit(max_latency_ms, shape, searched, **how))
     recipe = dataclasses.replace(recipes.get("basic"), epochs=epochs, batch_size=batch_size)
     folder = run_dir or run_name("search", data, space, strategy, seed)
     history = searching.search(
-        searching.spaces.get(space, num_classes=images.num_classes, in_channels=channels, input_size=side),
+        searched,
         searching.strategies.get(strategy, **_options(strategy, population, sample)),
         searching.TrainAndMeasure(data, recipe, input_size=input_size),
         trials=trials,
@@ -75,7 +81,7 @@ def search(
         constraints=constraints,
         seed=seed,
         run_dir=folder,
-        executor=_executor(executor, workers, timeout_s),
+        executor=chosen_executor(executor, workers, timeout_s),
     )
     states = [trial.state for trial in history]
     if json:
@@ -105,15 +111,3 @@ def _options(strategy: str, population: int | None, sample: int | None) -> dict[
             raise ValueError(f"--population and --sample belong to regularized_evolution, got --strategy {strategy}")
         return {}
     return {"population_size": 20 if population is None else population, "sample_size": 5 if sample is None else sample}
-
-
-def _executor(name: str, workers: int | None, timeout_s: float | None) -> Any:
-    from convsmith.search import InlineExecutor, ProcessExecutor
-
-    if name == "process":
-        return ProcessExecutor(workers, timeout_s=timeout_s)
-    if name != "inline":
-        raise ValueError(f"unknown executor {name!r}; there are inline and process")
-    if workers is not None or timeout_s is not None:
-        raise ValueError("--workers and --timeout-s belong to --executor process; add it, or leave them out")
-    return InlineExecutor()

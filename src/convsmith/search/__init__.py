@@ -1,7 +1,7 @@
 """Model search: spaces, strategies, the loop that asks and tells, its history, and where trials are evaluated."""
 
 from convsmith.search import executors, spaces, strategies
-from convsmith.search.constraints import Constraint, cost_constraint, latency_constraint
+from convsmith.search.constraints import Constraint, cost_constraint, latency_constraint, predicted_latency_constraint
 from convsmith.search.evaluate import TrainAndMeasure
 from convsmith.search.executors import Evaluate, Executor, InlineExecutor, ProcessExecutor, Report
 from convsmith.search.history import History, Trial
@@ -24,6 +24,7 @@ __all__ = [
     "executors",
     "latency_constraint",
     "pareto_front",
+    "predicted_latency_constraint",
     "search",
     "spaces",
     "strategies",

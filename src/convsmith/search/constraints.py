@@ -12,7 +12,7 @@ import torch
 
 from convsmith.arch import Architecture
 from convsmith.deploy import backends
-from convsmith.measure import cost, latency
+from convsmith.measure import LatencyPredictor, cost, latency
 from convsmith.network import build
 
 
@@ -21,13 +21,16 @@ class Constraint:
     """`minimum <= metric <= maximum`, either bound may be left out.
 
     With `measure`, the value is taken from the architecture before it is evaluated, becomes a metric of the trial,
-    and a violation spares the evaluation. Without it, the metric is one that `evaluate` returns.
+    and a violation spares the evaluation. Without it, the metric is one that `evaluate` returns. Where `measure` only
+    predicts, `confirm` measures: an evaluated trial that would be the best is measured so, its metric becomes what was
+    measured beside a `predicted_...` one, and a violation makes it infeasible.
     """
 
     metric: str
     maximum: float | None = None
     minimum: float | None = None
     measure: Callable[[Architecture], float] | None = field(default=None, repr=False)
+    confirm: Callable[[Architecture], float] | None = field(default=None, repr=False)
     how: str = ""  # what the measured value depends on: a search that resumes with another one is refused
 
     def __post_init__(self) -> None:
@@ -61,6 +64,23 @@ def latency_constraint(
     measure = partial(_latency_ms, input_shape=input_shape, backend=backend, threads=threads)
     how = f"{backend}, {threads} threads, {'x'.join(map(str, input_shape))}"
     return Constraint("latency_ms", maximum=maximum_ms, measure=measure, how=how)
+
+
+def predicted_latency_constraint(
+    maximum_ms: float, input_shape: tuple[int, ...], predictor: LatencyPredictor
+) -> Constraint:
+    """At most `maximum_ms` of `latency_ms` as predicted; finalists are measured on this machine by the same back end.
+
+    Networks with kernels that the predictor has not met are measured, and it learns from them.
+    """
+    about = predictor.about
+    measure = partial(_latency_ms, input_shape=input_shape, backend=about.backend, threads=about.threads)
+    predict = partial(predictor.predict_ms, input_shape=input_shape, unknown="measure")
+    how = (
+        f"predicted from {about.backend} {about.runtime} calibrated {about.begun}, {about.threads} threads, "
+        f"{'x'.join(map(str, input_shape))}; finalists measured"
+    )
+    return Constraint("latency_ms", maximum=maximum_ms, measure=predict, confirm=measure, how=how)
 
 
 def cost_constraint(

@@ -167,7 +167,25 @@ class _Loop:
         else:
             self.failed = 0
             keeps = all(constraint.excess(metrics[constraint.metric]) == 0 for constraint in after)
+            try:
+                keeps = keeps and self._confirm(trial, metrics)
+            except Exception as error:  # a measurement may fail as an evaluation may
+                self._finish(trial, "failed", metrics, f"confirming: {reason(error)}")
+                return
             self._finish(trial, "complete" if keeps else "infeasible", metrics)
+
+    def _confirm(self, trial: Trial, metrics: dict[str, float]) -> bool:
+        """Whether a trial that would be the best keeps the limits as measured; `metrics` get what was measured."""
+        dear = [constraint for constraint in self.constraints if constraint.confirm is not None]
+        best, score = self.history.best, self.history.score(dataclasses.replace(trial, metrics=metrics))
+        if not dear or (best is not None and score <= self.history.score(best)):
+            return True
+        architecture = self.space.resolve(trial.decisions)
+        for constraint in dear:
+            assert constraint.confirm is not None
+            predicted = {f"predicted_{constraint.metric}": metrics[constraint.metric]}
+            metrics |= check_metrics({constraint.metric: constraint.confirm(architecture)}) | predicted
+        return all(constraint.excess(metrics[constraint.metric]) == 0 for constraint in dear)
 
     def _finish(self, trial: Trial, state: State, metrics: dict[str, float], error: str | None = None) -> None:
         finished = dataclasses.replace(trial, state=state, metrics=metrics, error=error, finished=time.time())

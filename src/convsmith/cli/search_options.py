@@ -1,0 +1,64 @@
+"""What `convsmith search` makes of its options: the limit on latency, measured or predicted, and the executor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+from convsmith.cli.arguments import calibration_file
+from convsmith.cli.output import say
+
+if TYPE_CHECKING:
+    from convsmith.arch import Architecture
+    from convsmith.search import Constraint, Executor
+
+
+def latency_limit(
+    maximum_ms: float,
+    shape: tuple[int, ...],
+    space: Architecture,
+    *,
+    latency: str,
+    backend: str,
+    threads: int,
+    calibration: Path | None,
+) -> Constraint:
+    """The constraint. A calibration that is missing is made, with members of the space among its networks."""
+    from convsmith import measure, search
+
+    if latency == "measured":
+        if calibration is not None:
+            raise ValueError("--calibration belongs to --latency predicted; add it, or leave the file out")
+        return search.latency_constraint(maximum_ms, shape, backend=backend, threads=threads)
+    if latency != "predicted":
+        raise ValueError(f"--latency is measured or predicted, got {latency!r}")
+    file = calibration or calibration_file("cpu", backend, threads)
+    if file.exists():
+        predictor = measure.LatencyPredictor.load(file)
+    else:
+        say(f"{file}: no calibration is there; making one takes some ten minutes, once")
+        members = ((space.sample(Random(number)), shape) for number in range(100_000))
+        predictor = measure.LatencyPredictor.calibrate(
+            "cpu", backend, threads=threads, architectures=members, path=file
+        )
+    about = predictor.about
+    if (about.backend, about.threads) != (backend, threads):
+        raise ValueError(
+            f"the calibration must be of {backend} with {threads} threads, and {file} is of {about.backend} with "
+            f"{about.threads}; give --backend and --threads accordingly"
+        )
+    return search.predicted_latency_constraint(maximum_ms, shape, predictor)
+
+
+def chosen_executor(name: str, workers: int | None, timeout_s: float | None) -> Executor:
+    """Where trials are evaluated."""
+    from convsmith.search import InlineExecutor, ProcessExecutor
+
+    if name == "process":
+        return ProcessExecutor(workers, timeout_s=timeout_s)
+    if name != "inline":
+        raise ValueError(f"unknown executor {name!r}; there are inline and process")
+    if workers is not None or timeout_s is not None:
+        raise ValueError("--workers and --timeout-s belong to --executor process; add it, or leave them out")
+    return InlineExecutor()
