@@ -12,6 +12,8 @@ from convsmith.cli.arguments import Batch, InputSize, Json, Threads
 from convsmith.cli.output import print_json, print_table, say
 from convsmith.cli.subjects import subjects
 
+SLOWED = 1.25  # times the pass that the operators may take together before it is told
+
 # Of each view: column, key of a row, format.
 COLUMNS = {
     "category": (("category", "category", ""), *(TIMES := ((">calls", "calls", ""), (">ms", "ms", ".3f")))),
@@ -64,6 +66,11 @@ def profile(
         return
     _print(found.rows(by), COLUMNS[by])
     say(_summary(document))
+    if document["attributed_ms"] > SLOWED * document["latency_ms"]:
+        say(
+            f"the operators add up to {document['attributed_ms']:.3f} ms, more than the pass takes: being watched, or other "
+            "work on the machine, slows them; measure again on a quieter machine, or compare their shares only"
+        )
     for slowdown in document["slowdowns"]:
         say(f"{slowdown['name']}: {slowdown['message']}")
     if document["keeping_memory_ms"]:
@@ -81,7 +88,7 @@ def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str, 
 
 def _summary(document: Mapping[str, Any]) -> str:
     roofs = document["roofs"]
-    rate = sum(row["macs"] for row in document["by_layer"]) / document["total_ms"] / 1e6
+    rate = sum(row["macs"] for row in document["by_layer"]) / document["latency_ms"] / 1e6
     bandwidth = ", ".join(f"{rate:.0f} GB/s in {size / 2**20:g} MiB" for size, rate in roofs["copies"][::2])
     return (
         f"{document['latency_ms']:.3f} ms, {document['profiled_ms']:.3f} ms while watched "
