@@ -2,8 +2,9 @@
 
     python benchmarks/quantize_speed.py --out benchmarks
 
-Quantised by `deploy.quantize` from four batches of noise: the weights are random, so the differences show arithmetic,
-not accuracy (`convsmith quantize` reports that of a trained network). Batch 1 at 224 x 224, one thread. The two
+Quantised by `deploy.quantize` from four batches of noise. The weights are random, so the differences say nothing of
+accuracy: layers that were not trained amplify every rounding (`convsmith quantize` reports what a trained network
+loses). Batch 1 at 224 x 224, one thread. The two
 runtimes in float32 and int8 take turns in one process; a ratio is the median over rounds of each round's ratio, below 1
 where int8 is faster. Writes `DATE_quantize_speed.csv`.
 """
@@ -16,6 +17,7 @@ from functools import partial
 
 import torch
 from _table import arguments, median, one_thread_keeping_memory, quartiles, ratios, write
+from torch import Tensor, nn
 
 import convsmith as cs
 from convsmith.deploy import clock, onnx, quantize
@@ -25,10 +27,21 @@ from convsmith.deploy.lean import lean
 NAMES = ("resnet50", "mobilenet_v2", "shufflenet_v2_x1_0")
 
 
+def with_norms_of(network: nn.Module, batches: list[Tensor]) -> nn.Module:
+    """The network in eval mode with the batches' statistics: with those of a new norm, its maps vanish with depth."""
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = None  # the plain average
+    with torch.no_grad():
+        for batch in batches:
+            network(batch)
+    return network.eval()
+
+
 def compare(name: str, rounds: int, seconds: float) -> Iterator[dict[str, object]]:
     torch.manual_seed(0)
-    network = cs.create_model(name).eval()
     batches = [torch.randn(4, 3, 224, 224) for _ in range(4)]
+    network = with_norms_of(cs.create_model(name), batches)
     model = onnx.convert(lean(network, batches[0]), batches[0], {})
     results, calls, prepared_s = {}, {}, {}
     for backend, runtime in RUNTIMES.items():

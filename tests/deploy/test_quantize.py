@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 import json
 import math
@@ -183,6 +184,18 @@ def test_inputs_that_cannot_calibrate_are_refused(calibration, message):
 def test_wrong_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         deploy.quantize(small_network(), [IMAGES], **options)
+
+
+def test_outputs_that_no_longer_resemble_the_networks_are_refused(monkeypatch):
+    runtime = RUNTIMES["onnxruntime"]
+
+    def zeros(model, batches, threads):
+        made = runtime.quantize(model, batches, threads)
+        return dataclasses.replace(made, run=lambda x: 0 * made.run(x))
+
+    monkeypatch.setitem(RUNTIMES, "onnxruntime", dataclasses.replace(runtime, quantize=zeros))
+    with pytest.raises(ValueError, match=r"may sum to 0\.5 of the outputs, and sum to 1; calibrate"):
+        deploy.quantize(small_network(), [IMAGES])
 
 
 def test_a_network_without_layers_to_quantise_is_refused():

@@ -22,6 +22,7 @@ from convsmith.deploy.lean import lean
 from convsmith.deploy.snapshot import snapshot
 
 Evaluate = Callable[[Run], float]
+MOST_DIFFERENCE = 0.5  # beyond, the outputs have little to do with the network's; zeros alone would be 1
 _NO_FIGURES = ("run", "write", "input_shape")
 
 
@@ -107,7 +108,8 @@ def quantize(
         threads: How many threads compute (default: as many as torch uses now).
 
     Raises ValueError for inputs that cannot calibrate, for a network that cannot be exported or quantised, and when the
-    figure falls by more than `max_drop`; ImportError for a runtime that is not installed.
+    figure falls by more than `max_drop` or the outputs no longer resemble float32's; ImportError for a runtime that is
+    not installed.
     """
     names = _runtimes(backend)
     count = torch.get_num_threads() if threads is None else threads
@@ -193,15 +195,21 @@ def _difference(plain: Run, int8: Int8Model, batches: list[Tensor]) -> tuple[flo
 
     Batch by batch, so that the outputs of a large held-out set need no memory.
     """
-    scale = largest = total = 0.0
+    scale = largest = total = size = 0.0
     values = same = inputs = 0
     for expected, actual in _outputs(plain, int8, batches):
         difference = (actual - expected).abs()
         scale = max(scale, expected.abs().max().item())
         largest = max(largest, difference.max().item())
         total, values = total + difference.sum().item(), values + difference.numel()
+        size += expected.abs().sum().item()
         if expected.dim() == 2:
             same, inputs = same + int((actual.argmax(1) == expected.argmax(1)).sum()), inputs + len(expected)
+    if total > MOST_DIFFERENCE * size:
+        raise ValueError(
+            f"the differences of int8 to float32 may sum to {MOST_DIFFERENCE:g} of the outputs, and sum to "
+            f"{total / (size or 1.0):.2g}; calibrate with inputs like the real ones, and check that maps do not vanish"
+        )
     scale = scale or 1.0
     return largest / scale, total / values / scale, same / inputs if inputs else None
 

@@ -56,6 +56,25 @@ def test_convolutions_left_to_the_slow_kernels_are_refused():
         back_end.lower(network, torch.randn(2, 1, 4, 4, 4))
 
 
+class Splitting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(8, 4, 3)
+
+    def forward(self, x):
+        a, b = x.split([4, 4], 1)
+        return self.right(torch.cat([self.left(a), b.relu()], 1))
+
+
+@pytest.mark.parametrize("images", [1, 16])
+def test_maps_that_are_split_keep_the_batch_size_free(images):
+    module = Splitting().eval()
+    run = deploy.prepare(module, torch.randn(images, 8, 6, 6), backend="executorch", threads=1)
+    for batch in (1, 3, 16, 33):
+        x = torch.randn(batch, 8, 6, 6)
+        torch.testing.assert_close(run(x), module(x).detach(), rtol=1e-4, atol=1e-5)
+
+
 class Deformable(nn.Module):
     def __init__(self):
         super().__init__()
