@@ -68,8 +68,8 @@ def profile(
     say(_summary(document))
     if document["attributed_ms"] > SLOWED * document["latency_ms"]:
         say(
-            f"the operators add up to {document['attributed_ms']:.3f} ms, more than the pass takes: being watched, or other "
-            "work on the machine, slows them; measure again on a quieter machine, or compare their shares only"
+            f"the operators add up to {document['attributed_ms']:.3f} ms, more than the pass takes: being watched, or "
+            "other work on the machine, slows them; measure again on a quieter machine, or compare their shares only"
         )
     for slowdown in document["slowdowns"]:
         say(f"{slowdown['name']}: {slowdown['message']}")
