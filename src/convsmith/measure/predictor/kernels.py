@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 from convsmith.measure.predictor.effort import Effort, convolution_effort
 from convsmith.measure.predictor.graph import Graph, Op, Shape
@@ -64,11 +66,35 @@ def kernels(graph: Graph) -> list[Kernel]:
 
 def _kernel(graph: Graph, op: Op, read: list[str], network: tuple[float, float, float], since: float) -> Kernel:
     shapes = graph.shapes
-    source = shapes.get(read[0], ()) if read else ()
-    target = shapes.get(op.outputs[0], ())
     weight: Shape = ()
     if op.kind.endswith("Conv") or op.kind in ("Gemm", "FusedGemm", "MatMul", "ConvTranspose"):
         weight = shapes.get(op.inputs[1], ()) if len(op.inputs) > 1 and op.inputs[1] in graph.constants else ()
+    return _described(
+        op.kind,
+        tuple(op.attributes.items()),
+        weight,
+        tuple(shapes.get(name, ()) for name in read),
+        tuple(shapes.get(name, ()) for name in op.outputs),
+        len([name for name in op.inputs[3:] if name]) if op.kind.endswith("Conv") else 0,
+        network,
+        _rough(since),
+    )
+
+
+@lru_cache(maxsize=65536)
+def _described(
+    kind: str,
+    attributes: tuple[tuple[str, Any], ...],
+    weight: Shape,
+    read: tuple[Shape, ...],
+    written: tuple[Shape, ...],
+    adds: int,
+    network: tuple[float, float, float],
+    since: float,
+) -> Kernel:
+    """A kernel from all that tells it; remembered, as a search meets the same ones again and again."""
+    op = Op(kind, [], [], dict(attributes))
+    source, target = read[0] if read else (), written[0]
     groups = int(op.attributes.get("group", 1))
     kernel = tuple(weight[2:]) or op.ints("kernel_shape", ())
     height, width = (kernel[0], kernel[1]) if len(kernel) == 2 else (1, 1)
@@ -78,12 +104,10 @@ def _kernel(graph: Graph, op: Op, read: list[str], network: tuple[float, float, 
     effort = Effort()
     if op.kind.endswith("Conv") and len(weight) == 4 and len(target) == 4:
         effort = convolution_effort(op, weight, groups, source, target)
-    in_bytes = 4.0 * sum(math.prod(shapes.get(name, ())) for name in read)
-    out_bytes = 4.0 * sum(math.prod(shapes.get(name, ())) for name in op.outputs)
+    in_bytes, out_bytes = 4.0 * sum(map(math.prod, read)), 4.0 * sum(map(math.prod, written))
     weight_bytes = 4.0 * math.prod(weight) if weight else 0.0
     per_in, per_out = in_channels / groups, out_channels / groups
     activation = str(op.attributes.get("activation", ""))
-    adds = len([name for name in op.inputs[3:] if name]) if op.kind.endswith("Conv") else 0
     logical_out = weight[0] if weight else out_channels
     numbers = (
         _log(macs), _log(in_bytes), _log(out_bytes), _log(weight_bytes), _log(macs / (in_bytes + out_bytes + 1.0)),
@@ -96,9 +120,9 @@ def _kernel(graph: Graph, op: Op, read: list[str], network: tuple[float, float, 
         _log(effort.steps), _log(1000 * effort.steps / (macs + 1)), _log(effort.passes),
         _log(effort.set_weights), _log(effort.set_output), float(effort.blocks_rest), float(effort.pixels_rest),
         _log(in_bytes + out_bytes + weight_bytes),
-        network[0], network[1], _rough(since), network[2],
+        network[0], network[1], since, network[2],
     )  # fmt: skip
-    group, variant = _names(op, weight, groups, height, width, [shapes.get(n, ()) for n in read], activation, adds)
+    group, variant = _names(op, weight, groups, height, width, list(read), activation, adds)
     law = (macs, in_bytes, out_bytes, weight_bytes, effort.steps, effort.passes)
     return Kernel(group, variant, law, numbers)
 
