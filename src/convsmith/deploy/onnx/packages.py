@@ -1,4 +1,4 @@
-"""What both ways to a model share: names of input and output, packages imported where used, errors in one line."""
+"""What both ways to a model share: names of input and output, and packages imported where they are used."""
 
 from __future__ import annotations
 
@@ -14,11 +14,3 @@ def imported(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(f"{name} is needed and not installed; pip install 'convsmith[onnx]'") from error
-
-
-def reason(error: Exception) -> str:
-    """The first line of the error that an error was raised from."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return (str(cause).strip() or type(cause).__name__).partition("\n")[0]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from convsmith.deploy.agreement import Run
-from convsmith.deploy.onnx.packages import INPUT, OUTPUT, imported, reason
+from convsmith.deploy.onnx.packages import INPUT, OUTPUT, imported
+from convsmith.deploy.silence import reason
 
 
 def load(model: bytes, threads: int) -> Run:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import ast
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from convsmith.deploy.onnx.packages import INPUT, OUTPUT, imported, reason
+from convsmith.deploy.onnx.packages import INPUT, OUTPUT, imported
+from convsmith.deploy.silence import reason, silent
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # under which the exporter keeps the modules around a node, outermost first
 
@@ -30,7 +27,7 @@ def convert_by_torch(module: nn.Module, example: Tensor, metadata: Mapping[str, 
     # A batch of one would be taken as a constant.
     several = example if len(example) > 1 else torch.cat([example, example])
     name = type(module).__name__
-    with _silence():
+    with silent():  # torch prints the graph and a page of advice beside raising
         try:
             program = torch.export.export(
                 module, (several,), strict=False, dynamic_shapes=({0: torch.export.Dim("batch")},)
@@ -71,20 +68,3 @@ def _module(node: Any) -> str:
     """The path of the innermost module around an exported node; the last scope is the operator's own name."""
     scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
     return str((ast.literal_eval(scopes)[:-1] or [""])[-1])
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Torch's exporter prints the graph and a page of advice beside raising; the error says what there is to say."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
