@@ -214,6 +214,8 @@ def into_a_view(x):
 ELSEWHERE = {
     "changed by way of a view": into_a_view,
     "arithmetic on the batch": lambda x: x * (x.shape[0] + 1),
+    "the batch as a factor": lambda x: x * x.shape[0],
+    "the number of all values": lambda x: x / x.numel(),
     "an operator without a form": lambda x: x.cumsum(1),
     "zeros for each image": lambda x: torch.cat((x, torch.zeros(x.shape[0], 1, 9, 7)), 1),
 }

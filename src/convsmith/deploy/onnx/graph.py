@@ -75,6 +75,8 @@ class Graph:
     def typed(self, value: Value | float | bool, dtype: torch.dtype) -> str:
         """A tensor or a number as an input of that type."""
         if not isinstance(value, Value):
+            if math.isfinite(value) and value == int(value) and self.is_batch(int(value)):
+                raise NotQuickError("arithmetic on the batch size")
             return self.constant(value, dtype)
         if value.dtype == dtype:
             return self.name(value)
