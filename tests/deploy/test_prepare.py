@@ -52,6 +52,22 @@ def test_onnxruntime_agrees_with_eager_at_other_batch_sizes():
             torch.testing.assert_close(prepared(x), module(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("backend", ["eager", "onnxruntime"])
+def test_a_network_that_changes_its_input_in_place_is_compared_on_equal_inputs(backend):
+    pytest.importorskip("onnxruntime")
+
+    class Scaled(nn.Module):
+        def forward(self, x):
+            return x.sub_(0.5).mul_(2)
+
+    module, example = nn.Sequential(Scaled(), nn.Conv2d(3, 4, 3)), IMAGES.clone()
+    prepared = deploy.prepare(module, example, backend=backend, threads=1)
+    assert torch.equal(example, IMAGES)
+    with torch.no_grad():
+        expected = module[1](2 * (IMAGES - 0.5))
+    torch.testing.assert_close(prepared(IMAGES.clone()), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_threads_hold_during_the_call_and_are_restored():
     class Threads(nn.Module):
         def forward(self, x):

@@ -47,9 +47,9 @@ def eager_run(module: nn.Module) -> Run:
 
 
 def check_run(run: Run, example: Tensor) -> None:
-    """Run once; raise ValueError when the network does not take the example."""
+    """Run once, on a copy of the example; raise ValueError when the network does not take it."""
     try:
-        run(example)
+        run(example.clone())
     except (RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
@@ -65,7 +65,8 @@ class Reference:
     """
 
     def __init__(self, run: Run, example: Tensor, batch_sizes: Sequence[int] = BATCH_SIZES):
-        self.pairs = [(x, run(x)) for x in (example, *_noise(example, batch_sizes))]
+        # Copies, as a network may change its input in place.
+        self.pairs = [(x, run(x.clone())) for x in (example, *_noise(example, batch_sizes))]
         if not all(y.isfinite().all() for _, y in self.pairs):
             raise ValueError(
                 "the network's outputs must be finite to be verified, got NaN or infinity; check its weights"
@@ -73,7 +74,7 @@ class Reference:
 
     def difference(self, candidate: Run) -> float:
         """The largest difference of another run, as a share of the reference's largest output for the same input."""
-        return max(_difference(y, candidate(x)) for x, y in self.pairs)
+        return max(_difference(y, candidate(x.clone())) for x, y in self.pairs)
 
 
 def largest_difference(
