@@ -5,7 +5,9 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from convsmith.deploy.lean import lean
 from convsmith.deploy.tidy import tidy
+from convsmith.deploy.trace import NotTraceableError
 from tests.deploy.net import Net, conv
 from tests.deploy.random_weights import outputs, randomised
 
@@ -99,6 +101,8 @@ INVALID = {
         {**A, "pool": nn.MaxPool2d(2, 2)},
     ),
     "a pad along one dimension": (lambda m, x: m.a(F.pad(x, (1, 1))), A),
+    "parts that are read as a whole": (lambda m, x: torch.cat((m.a(x) * 1).chunk(2, 1), 1), A),
+    "a product with one that is written into": (lambda m, x: m.a(x) + torch.add(y := m.a(x) * 1, 1, out=y), A),
     "a branch that trains from zero": (lambda m, x: x + m.zero(m.a(x)), {**A, "zero": nn.BatchNorm2d(4)}),
 }
 
@@ -116,6 +120,31 @@ def test_a_pooling_layer_pads_only_where_a_pad_stood():
         return m.pool(F.pad(y, (1, 1, 1, 1)))[..., :4, :4] + m.pool(y)
 
     check(forward, {**A, "pool": nn.MaxPool2d(3, 2)}, calls="a relu pool getitem pool add")
+
+
+def test_a_buffer_that_forward_changes_is_changed_first():
+    class Centred(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = conv(4, 4)
+            self.register_buffer("mean", torch.zeros(4))
+
+        def forward(self, x):
+            y = self.a(x) + 0
+            self.mean.copy_(y.mean((0, 2, 3)))
+            return y - self.mean.view(-1, 1, 1)
+
+    module, (example, x) = Centred().eval(), torch.randn(2, 2, 4, 5, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(tidy(module, example)(x), module(x))
+
+
+def test_a_network_with_hooks_of_its_own_is_refused():
+    network = hooked(nn.Sequential(conv(4, 4), nn.Identity()))
+    with pytest.raises(NotTraceableError, match="Sequential has hooks"):
+        tidy(network, IMAGES)
+    example = torch.randn(2, 4, 5, 5)
+    assert torch.equal(lean(network, example)(example), network.eval()(example))
 
 
 def test_the_module_itself_is_left_untouched():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from convsmith.deploy.snapshot import snapshot
-from convsmith.deploy.trace import trace
+from convsmith.deploy.trace import NotTraceableError, is_changed, trace
 from convsmith.deploy.wiring import TangledError, Wiring
 
 
@@ -20,10 +20,15 @@ class Draft:
     A pass takes what it must know from `wiring` and `shapes`, changes `graph` and the layers of `network`, and ends
     with `commit`.
 
-    Raises NotTraceableError when torch.fx cannot follow the module's own `forward`.
+    Raises NotTraceableError when torch.fx cannot follow the module's own `forward`, or a call does more than that.
     """
 
     def __init__(self, module: nn.Module, example: Tensor | None = None):
+        if is_changed(module):
+            raise NotTraceableError(
+                f"a network that is rewritten must compute what the `forward` of its class says, and "
+                f"{type(module).__name__} has hooks or a `forward` of its own; wrap it in a module that calls it"
+            )
         self.module = module
         self.example = example
         self.network = snapshot(module)

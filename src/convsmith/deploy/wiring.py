@@ -106,7 +106,9 @@ class Wiring:
         name = name_of(node)
         x: Any = node.args[0] if node.args else None
         if name in ("cat", "concat"):
-            parts = [self.channels(part) for part in argument(node, 0, "tensors", ())]
+            maps = argument(node, 0, "tensors", ())
+            # What `chunk` gives, read as a whole, is one node.
+            parts = [self.channels(part) for part in maps] if isinstance(maps, list | tuple) else [None]
             if argument(node, 1, "dim", 0) != 1 or None in parts:
                 return False
             self.wires[node] = [wire for part in parts for wire in part or ()]
@@ -161,6 +163,8 @@ class Wiring:
             if x in self.wires and x not in self.widths:
                 self.gathered.append(x)
                 self.widths[x] = len(self.wires[x])
+        if node.kwargs.get("out") is not None:
+            raise TangledError(f"{node} writes into a map that may be read elsewhere")
         if self.in_place(node):
             self._check_alone(node, inputs[0])
         layer, name, widths = self.layers.get(node), name_of(node), {self.widths.get(x) for x in inputs}
@@ -194,6 +198,8 @@ class Wiring:
 
     def _check_alone(self, node: fx.Node, x: fx.Node) -> None:
         """Raise TangledError if anybody but `node`, which changes the map `x`, reads it or what it is a view of."""
+        if x.op == "get_attr":  # each access is a node of its own
+            raise TangledError(f"{node} changes a parameter or buffer in place")
         copied = name_of(x) in ("cat", "concat") or self._shuffled_groups(x) > 0
         if {user for user in x.users if name_of(user) not in _OF_SHAPES} != {node} or (x in self.wires and not copied):
             raise TangledError(f"{node} changes in place what is read elsewhere")
