@@ -1,3 +1,6 @@
+from datetime import timedelta
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -5,6 +8,7 @@ from torch import nn
 import convsmith as cs
 from convsmith.measure.profile import CATEGORIES, profile
 from convsmith.measure.profile.graph import Weight
+from convsmith.measure.profile.openvino import OpenVino
 from convsmith.measure.profile.origins import macs
 from convsmith.measure.roofs import Roofs
 
@@ -125,3 +129,27 @@ def test_a_network_that_branches_on_values_is_refused(backend):
 )
 def test_macs_of_a_node(operator, weights, inputs, outputs, expected):
     assert macs(operator, [Weight(shape, 0) for shape in weights], inputs, outputs) == expected
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_operators_that_the_runtime_expands_are_profiled(backend):
+    skip_without(backend)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardswish(), nn.Conv2d(8, 4, 1), nn.Hardswish())
+    found = profile(network, SHAPE, backend=backend, roofs=ROOFS, passes=3)
+    assert sum(step.macs for step in found.steps) == cs.measure.cost(network, SHAPE).macs
+    assert {step.module for step in found.steps} <= {"", "0", "1", "2", "3"}
+
+
+def test_a_node_quicker_than_the_clock_has_run():
+    skip_without("openvino")
+    run = OpenVino(Net().eval(), torch.randn(SHAPE), threads=1)
+    for _ in range(3):
+        run.timed()
+    before, _ = run.result()
+    name = next(name for name, node in run._passes[0].items() if node.node_type == "Convolution")
+    missed = SimpleNamespace(status=SimpleNamespace(name="NOT_RUN"), real_time=timedelta(), node_type="Convolution")
+    run._passes[1][name] = missed
+    steps, samples = run.result()
+    assert [step.kernel for step in steps] == [step.kernel for step in before]
+    assert [len(sample) for sample in samples] == [len(steps)] * 3
+    assert 0.0 in samples[1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class OnnxRuntime:
         by_run = [ran[i : i + count] for i in range(0, len(ran), count)]
         if len(ran) % self._runs or any(_names(run) != _names(by_run[0]) for run in by_run):
             raise ValueError("a network to profile must run the same nodes in each pass, and this one has loops")
-        steps = self._layers(by_run[0], optimised)
+        steps = self._layers(by_run[0], _all_named(optimised, by_run[0]))
         return steps, [[event["dur"] / 1e3 for event in run] for run in by_run]
 
     def _layers(self, events: Sequence[dict[str, Any]], optimised: Graph) -> tuple[Step, ...]:
@@ -93,6 +94,22 @@ class OnnxRuntime:
             )
         self.unknown = tuple(sorted(unknown))
         return tuple(steps)
+
+
+def _all_named(graph: Graph, events: Sequence[dict[str, Any]]) -> Graph:
+    """The graph with the names that ONNX Runtime's profile makes up for nodes without one.
+
+    Such nodes are those of a function that it expanded, HardSwish for one. Both lists are in the order of execution.
+    """
+    waiting: dict[str, list[str]] = {}
+    for name, event in zip(_names(events), events, strict=True):
+        if name not in graph.by_name:
+            waiting.setdefault(event["args"]["op_name"], []).append(name)
+    nodes = [
+        node if node.name or not waiting.get(node.operator) else replace(node, name=waiting[node.operator].pop(0))
+        for node in graph.nodes
+    ]
+    return Graph(nodes, graph.weights)
 
 
 def _names(events: Sequence[dict[str, Any]]) -> list[str]:

@@ -7,7 +7,7 @@ clock counts whole microseconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -32,8 +32,7 @@ class OpenVino:
         self._model = onnx_bytes(network, example)
         self._plain, _ = _request(self._model, example, threads, counts=False)
         self._watched, self._compiled = _request(self._model, example, threads, counts=True)
-        self._samples: list[list[float]] = []
-        self._names: list[str] = []
+        self._passes: list[dict[str, Any]] = []
         self.unknown: tuple[str, ...] = ()
 
     def plain(self) -> None:
@@ -43,26 +42,34 @@ class OpenVino:
     def timed(self) -> None:
         """One pass whose nodes OpenVINO times."""
         self._watched.infer()
-        ran = [node for node in self._watched.profiling_info if node.status.name == EXECUTED]
-        names = [node.node_name for node in ran]
-        if self._names and names != self._names:
-            raise ValueError("a network to profile must run the same nodes in each pass, and this one has loops")
-        self._names = names
-        self._samples.append([1e3 * node.real_time.total_seconds() for node in ran])
+        self._passes.append({node.node_name: node for node in self._watched.profiling_info})
 
     def result(self) -> tuple[tuple[Step, ...], Sequence[Sequence[float]]]:
-        """The nodes that ran, and the milliseconds of each in each watched pass."""
+        """The nodes that ran, and the milliseconds of each in each watched pass.
+
+        OpenVINO says "not run" of a node that took less than its clock's microsecond: it ran if any pass saw it run.
+        """
+        names = [name for name in self._passes[0] if any(_executed_in(watched, name) for watched in self._passes)]
+        samples = [[_milliseconds(watched, name) for name in names] for watched in self._passes]
         exported = onnx_graph(self._model)
         operators = self._compiled.get_runtime_model().get_ordered_ops()
         graph = _executed(operators, exported)
         origins = Origins(exported, graph)
         by_name = {own.friendly_name: own for own in operators}
-        types = {node.node_name: node.node_type for node in self._watched.profiling_info}
-        steps = [_step(by_name[name], types[name], graph.by_name[name], origins) for name in self._names]
+        types = {name: node.node_type for name, node in self._passes[0].items()}
+        steps = [_step(by_name[name], types[name], graph.by_name[name], origins) for name in names]
         self.unknown = tuple(
             sorted({step.operator for step in steps if category_of(step.operator, table="openvino") is None})
         )
-        return tuple(steps), self._samples
+        return tuple(steps), samples
+
+
+def _executed_in(watched: Mapping[str, Any], name: str) -> bool:
+    return name in watched and bool(watched[name].status.name == EXECUTED)
+
+
+def _milliseconds(watched: Mapping[str, Any], name: str) -> float:
+    return 1e3 * watched[name].real_time.total_seconds() if _executed_in(watched, name) else 0.0
 
 
 def _request(model: bytes, example: Tensor, threads: int, *, counts: bool) -> tuple[Any, Any]:
