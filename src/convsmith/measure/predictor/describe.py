@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from convsmith.arch import Architecture, BlockSpec
 from convsmith.deploy import onnx
+from convsmith.deploy.blocks import BLOCK
 from convsmith.deploy.lean import lean
 from convsmith.measure.predictor.graph import Graph, Shape, read, rename
 from convsmith.network import build, output_shapes
@@ -82,5 +83,5 @@ def _exported(module: nn.Module, example: Tensor) -> Graph:
     """The graph that the back end would give to the runtime."""
     from onnx import load_model_from_string
 
-    model = onnx.convert(lean(module, example), example, {})
+    model = onnx.convert(lean(module, example, block=BLOCK), example, {})
     return read(load_model_from_string(model), [tuple(example.shape)])
