@@ -167,7 +167,9 @@ def test_advise(convsmith, tmp_path):
     edited = cs.Architecture.load(by_rule["norm"]["file"])
     assert edited.stem[0].get("norm").block == "cross_device_batch_norm"
     assert "use" not in by_rule
-    code, out, err = convsmith("advise", "shufflenet_v2_x0_5", "--no-timed", "--input-size", 64)
+    code, out, err = convsmith("advise", "shufflenet_v2_x0_5", "--no-timed", "--input-size", 64, "--save", "kept")
+    assert "wrote kept/" in err
+    assert (tmp_path / "kept").is_dir()
     assert code == 0
     assert "norm" not in [line.split()[0] for line in out.splitlines() if line]
     use = next(line for line in err.splitlines() if line.startswith("use: "))
@@ -312,6 +314,7 @@ def test_train_takes_the_classes_and_channels_of_the_data(convsmith):
         (("latency", "tiny.json", "--device", "cuda:7"), "device"),
         (("profile", "tiny.json", "--by", "block"), "unknown view 'block' of a profile; the views are category"),
         (("profile", "resnet*"), "profile takes one network, and 'resnet*' names"),
+        (("export", "tiny.json", "--precision", "bfloat16"), "--backend is not given; add --backend auto"),
         (("profile", "tiny.json", "--backend", "onnxruntim"), "unknown back end 'onnxruntim'; did you mean"),
         (("profile", "googlenet", "--input-size", "4"), "an input of 4x4 does not fit googlenet"),
         (("profile", "tiny.json", "--device", "cuda:7"), "device"),

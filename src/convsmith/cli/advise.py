@@ -63,6 +63,8 @@ def advise(
     )
     for finding in found:
         say(f"{finding.rule}: {finding.reason}")
+    if files:
+        say(f"wrote {', '.join(files.values())}")
 
 
 def _saved(found: list[Finding], folder: Path) -> dict[str, str]:

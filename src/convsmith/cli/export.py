@@ -57,6 +57,10 @@ def export(
     (subject, *others) = subjects([architecture])
     if others:
         raise ValueError(f"export takes one network, got the glob {architecture!r}; name one of them")
+    if backend is None and (precision or thorough):
+        raise ValueError(
+            "--precision and --thorough choose among back ends, and --backend is not given; add --backend auto"
+        )
     shape = subject.shape(2 if backend is None else batch, input_size)
     if subject.architecture is not None:
         output_shapes(subject.architecture, shape)
