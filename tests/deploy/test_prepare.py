@@ -68,6 +68,15 @@ def test_a_network_that_changes_its_input_in_place_is_compared_on_equal_inputs(b
     torch.testing.assert_close(prepared(IMAGES.clone()), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("x", [IMAGES.int(), IMAGES.double(), IMAGES[..., 1:]], ids=["integers", "float64", "size"])
+def test_inputs_of_another_type_or_size_are_refused(backend, x):
+    pytest.importorskip(backend)
+    prepared = deploy.prepare(network(), IMAGES, backend=backend, threads=1)
+    with pytest.raises(ValueError, match=r"prepared for torch.float32 of shape \(N, 3, 4, 4\)"):
+        prepared(x)
+
+
 def test_threads_hold_during_the_call_and_are_restored():
     class Threads(nn.Module):
         def forward(self, x):

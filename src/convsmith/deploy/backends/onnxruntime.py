@@ -13,6 +13,7 @@ from convsmith.deploy.backends.registry import Artefact, Backend, register
 from convsmith.deploy.blocks import BLOCK
 from convsmith.deploy.lean import lean
 from convsmith.deploy.precision import in_precision
+from convsmith.deploy.program import plain
 
 FILE = "network.onnx"
 LOADER = '''"""Runs {file} with ONNX Runtime."""
@@ -32,7 +33,8 @@ def load(threads=1):
 
 def prepare(network: nn.Module, example: Tensor, threads: int, precision: str) -> Run:
     """A session over the model that `export` would write, held in memory."""
-    return onnx.load(_model(network, example, precision), threads)
+    session = onnx.load(_model(network, example, precision), threads)
+    return lambda x: session(plain(x, example))
 
 
 def write(network: nn.Module, example: Tensor, folder: Path, precision: str) -> Artefact:

@@ -17,6 +17,7 @@ from convsmith.deploy import onnx
 from convsmith.deploy.agreement import Run
 from convsmith.deploy.backends.registry import Artefact, Backend, register
 from convsmith.deploy.lean import lean
+from convsmith.deploy.program import plain
 from convsmith.deploy.telemetry import unreported
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -47,10 +48,11 @@ def prepare(network: nn.Module, example: Tensor, threads: int, precision: str) -
     compiled: dict[torch.Size | None, Any] = {example.shape: compile_model(core, fixed, chosen, precision)}
 
     def run(x: Tensor) -> Tensor:
+        x = plain(x, example)  # integers would come back as the outputs' type
         found = compiled.get(x.shape) or compiled.get(None)
         if found is None:
             found = compiled[None] = compile_model(core, model, chosen, precision)
-        return torch.from_numpy(found(x.detach().float().numpy())[0]).to(x.dtype)
+        return torch.from_numpy(found(x.float().numpy())[0]).to(x.dtype)
 
     return run
 
