@@ -331,6 +331,11 @@ def test_train_takes_the_classes_and_channels_of_the_data(convsmith):
         (("search", "--data", "digits", "--max-latency-ms", "1", "--backend", "nope"), "unknown back end 'nope'"),
         (("search", "--data", "digits", "--strategy", "random", "--population", "3"), "belong to regularized"),
         (("cost", "negative.json"), "negative"),
+        (("cost", "torchvision:vit_b_16", "--input-size", "100"), "must take an input of 1x3x100x100, and fails ("),
+        (
+            ("search", "--data", "digits", "--max-latency-ms", "1", "--latency", "predicted"),
+            "a predictor can be calibrated for onnxruntime, got 'eager'; measure latency with it",
+        ),
         (("cost", "torchvision:nothing_like_it"), "torchvision.models.list_models() names them all"),
         (("export", "tiny.json", "--weights", "bad.pt"), "bad.pt is no state dict that can be read"),
         (("train", "--arch", "resnet18", "--data", "no_folder/"), "no_folder"),

@@ -26,6 +26,7 @@ def latency_limit(
 ) -> Constraint:
     """The constraint. A calibration that is missing is made, with members of the space among its networks."""
     from convsmith import measure, search
+    from convsmith.measure.predictor.runtime import check_supported
 
     if latency == "measured":
         if calibration is not None:
@@ -33,6 +34,7 @@ def latency_limit(
         return search.latency_constraint(maximum_ms, shape, backend=backend, threads=threads)
     if latency != "predicted":
         raise ValueError(f"--latency is measured or predicted, got {latency!r}")
+    check_supported("cpu", backend)
     file = calibration or calibration_file("cpu", backend, threads)
     if file.exists():
         predictor = measure.LatencyPredictor.load(file)

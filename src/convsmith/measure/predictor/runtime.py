@@ -65,17 +65,22 @@ class Runtime:
             )
 
 
-def runtime_of(device: str, backend: str, threads: int) -> Runtime:
-    """The runtime installed here; ValueError for one that no rules are written down for."""
+def check_supported(device: str, backend: str) -> None:
+    """Raise ValueError for a device or back end that no rules are written down for, or that is not known at all."""
     if device not in DEVICES:
         raise ValueError(
             f"a predictor can be calibrated for {' or '.join(DEVICES)}, got {device!r}; measure latency there"
         )
+    backends.get(backend)
     if backend not in BACKENDS:
         raise ValueError(
             f"a predictor can be calibrated for {' or '.join(BACKENDS)}, got {backend!r}; measure latency with it"
         )
-    backends.get(backend)
+
+
+def runtime_of(device: str, backend: str, threads: int) -> Runtime:
+    """The runtime installed here; ValueError for one that no rules are written down for."""
+    check_supported(device, backend)
     return Runtime(device, processor_name(), backend, version(backend), threads, _block(load_with(1)))
 
 
