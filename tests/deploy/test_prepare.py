@@ -166,3 +166,18 @@ class TwoOutputs(nn.Module):
 def test_wrong_arguments_are_refused(module, options, message):
     with pytest.raises(ValueError, match=message):
         deploy.prepare(module, IMAGES, **options)
+
+
+def test_a_network_that_counts_its_calls_is_prepared_as_it_is():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            self.calls.add_(1)
+            return x * self.calls
+
+    module, x = Counting(), torch.ones(2, 3)
+    assert deploy.prepare(module, x, backend="eager")(x).max() == 1
+    assert module.calls == 0

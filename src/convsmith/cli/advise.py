@@ -63,6 +63,9 @@ def advise(
     )
     for finding in found:
         say(f"{finding.rule}: {finding.reason}")
+    if input_size is None and task in ("detection", "segmentation"):
+        side = subject.shape()[-1]
+        say(f"judged at {side}x{side}, the network's own input; --input-size takes that of the images of this task")
     if files:
         say(f"wrote {', '.join(files.values())}")
 

@@ -44,7 +44,7 @@ class Comparison:
     def __init__(self, module: nn.Module, example: Tensor, threads: int):
         self.network = snapshot(module).to(example.device)
         self.example, self.threads = example.clone(), threads  # a network may change its input in place
-        self.eager = eager_run(self.network)
+        self.eager = eager_run(snapshot(self.network))  # a network may change its buffers when it runs
         with clock.threads(threads):
             check_run(self.eager, example)
         self.candidates: dict[tuple[str, str], Candidate] = {}
