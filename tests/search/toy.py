@@ -93,6 +93,8 @@ def decisions(*indices):
 def start(code, log):
     """An interpreter of its own that runs the code, in a session of its own, noting evaluations in the log."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOY_LOG": str(log)}
+    # A test run in the background of a shell ignores SIGINT, and so would its children.
+    code = f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n{code}"
     return subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=ROOT, start_new_session=True)
 
 
