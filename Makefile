@@ -39,8 +39,17 @@ demo: $(INSTALLED)
 # Two workers on two cores: one thread each.
 test test-fast test-peers: export OMP_NUM_THREADS := 1
 
+# Each part has workers of its own: what the back ends load (compilers, runtimes, their thread pools) stays in a worker, and
+# has ended one in the middle of a later test. With ARGS, which may name tests, it is one call.
+ifeq ($(strip $(ARGS)),)
+test: $(INSTALLED)
+	$(BIN)/pytest -n 2 -m "not gpu and not peers" tests/contracts tests/deploy
+	$(BIN)/pytest -n 2 -m "not gpu and not peers" tests/measure
+	$(BIN)/pytest -n 2 -m "not gpu and not peers" tests --ignore=tests/contracts --ignore=tests/deploy --ignore=tests/measure
+else
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m "not gpu and not peers" $(ARGS)
+endif
 
 test-fast: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m "not gpu and not peers and not slow" $(ARGS)
