@@ -61,7 +61,7 @@ def in_turns(
     names = list(candidates)
     samples: dict[str, list[float]] = {name: [] for name in names}
     start = time.perf_counter()
-    with _no_garbage_collection():
+    with no_garbage_collection():
         calls = {name: _calls_per_round(call, burst, warmup) for name, call in candidates.items()}
         for done in range(rounds):
             if budget_seconds and done >= FEWEST_ROUNDS and time.perf_counter() - start > budget_seconds:
@@ -108,7 +108,8 @@ def _calls_per_round(call: Call, burst: Burst, warmup: int) -> int:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
+    """Inside, no garbage is collected: a collection can take longer than what is watched or timed."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from convsmith.deploy.rounds import no_garbage_collection
 from convsmith.measure.observe import Cost, Event, ForReal, OnMeta, Span, module_calls, shapes_of
-from convsmith.measure.untouched import attention_in_parts, garbage_kept, left_as_it_was, twin
+from convsmith.measure.untouched import attention_in_parts, left_as_it_was, twin
 
 Input = Any
 """A shape (tuple of integers), a tensor, or a tuple, list or dict of inputs; any other value is passed as it is."""
@@ -108,7 +109,7 @@ def count(module: nn.Module, *inputs: Input) -> Counts:
         raise ValueError("only a module that has all its parameters is counted, got a lazy one; call it once on data")
     like = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
     try:
-        with garbage_kept(), left_as_it_was(parts), torch.inference_mode():
+        with no_garbage_collection(), left_as_it_was(parts), torch.inference_mode():
             return _observe(module, _materialise(inputs, like, _without_memory), OnMeta(), "meta")
     except Exception as error:
         failure = error

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from convsmith.deploy.rounds import no_garbage_collection
 from convsmith.measure.reach import Reach, maps_in
-from convsmith.measure.untouched import attention_in_parts, garbage_kept, left_as_it_was
+from convsmith.measure.untouched import attention_in_parts, left_as_it_was
 from convsmith.network.shapes import Shape
 
 Rows: TypeAlias = Tensor
@@ -138,7 +139,7 @@ def _pass(
                 latest[:] = output, output._version, least
             maps[path] = latest[2]
 
-    with garbage_kept(), left_as_it_was([]), attention_in_parts(), torch.no_grad(), _hooked(leave), reach:
+    with no_garbage_collection(), left_as_it_was([]), attention_in_parts(), torch.no_grad(), _hooked(leave), reach:
         module(numbers)
     return reach, maps
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import random
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -60,18 +59,6 @@ def attention_in_parts() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
-
-
-@contextmanager
-def garbage_kept() -> Iterator[None]:
-    """Without collections, one of which can take longer than the pass: a pass without memory leaves little garbage."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @contextmanager
