@@ -28,10 +28,10 @@ import torch
 import convsmith as cs
 from convsmith.deploy import onnx
 from convsmith.deploy.lean import lean
+from convsmith.measure.predictor.engines import ENGINES
 from convsmith.measure.predictor.graph import Graph
 from convsmith.measure.predictor.model import predict_kernels
-from convsmith.measure.predictor.session import Session
-from convsmith.measure.predictor.turns import REFERENCE_SEED, load_with, random_graph
+from convsmith.measure.predictor.turns import REFERENCE_SEED, random_graph
 from convsmith.search import spaces
 
 SIZES = {"mobile": (96, 160, 224), "stages": (32, 64, 128, 224)}
@@ -76,19 +76,20 @@ def export(folder: Path, wanted: list[str]) -> None:
             print(name, flush=True)
 
 
-def time_series(folder: Path, series: int, seconds: float) -> None:
+def time_series(folder: Path, series: int, seconds: float, backend: str) -> None:
     import time
 
     start = time.monotonic()
     graph: Graph = random_graph(REFERENCE_SEED)
-    reference = load_with(1)(graph)
+    engine = ENGINES[backend]
+    reference = engine.load(graph, 1)
     found: dict[str, float] = {}
     paths = sorted(folder.glob("*.onnx"), key=lambda path: Random(path.stem).random())
     for first in range(0, len(paths), CHUNK):
         loaded = {}
         for path in paths[first : first + CHUNK]:
             shape = tuple(json.loads(path.with_suffix(".about").read_text())["shape"])
-            loaded[path.stem] = Session(path.read_bytes(), shape, 1)
+            loaded[path.stem] = engine.session(path.read_bytes(), shape, 1)
         samples: dict[str, list[float]] = {name: [] for name in loaded}
         rounds = []
         for turn in range(ROUNDS):
@@ -183,6 +184,7 @@ def main() -> None:
     parser.add_argument("--names", nargs="*", default=[])
     parser.add_argument("--series", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=250)
+    parser.add_argument("--backend", choices=tuple(ENGINES), default="onnxruntime", help="what `time` runs")
     parser.add_argument("--calibration", type=Path)
     parser.add_argument("--label", default="", help="how the calibration was made")
     parser.add_argument("--out", type=Path, default=Path("benchmarks"))
@@ -191,7 +193,7 @@ def main() -> None:
     if given.step == "export":
         export(given.folder, given.names)
     elif given.step == "time":
-        time_series(given.folder, given.series, given.seconds)
+        time_series(given.folder, given.series, given.seconds, given.backend)
     else:
         compare(given.folder, given.calibration, given.out, given.label)
 

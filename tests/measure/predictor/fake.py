@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from convsmith.measure.device import processor_name
 from convsmith.measure.predictor import predictor as module, trees
-from convsmith.measure.predictor.executed import executed
 from convsmith.measure.predictor.kernels import kernels
+from convsmith.measure.predictor.onnxruntime.executed import executed
+from convsmith.measure.predictor.onnxruntime.profile import KernelTime, times_of
 from convsmith.measure.predictor.runtime import Runtime
-from convsmith.measure.predictor.session import KernelTime
 
 PER_KERNEL_US, PER_SUM = -0.5, 1.02  # what the whole network takes beside the sum of its profile
 
@@ -21,6 +21,9 @@ class FakeNetwork:
     kernels: list[KernelTime]
     latency_ms: float
     slowness: float = 1.0
+
+    def times_us(self, ran):
+        return times_of(ran, self.kernels)
 
     def burst_ms(self):
         return self.latency_ms * self.slowness
@@ -51,15 +54,14 @@ def load(graph, *, seen=None):
 class FakeRuntime(Runtime):
     """ONNX Runtime on the fake device; `version` is what is installed there."""
 
-    @property
-    def load(self):
-        return load
+    def load(self, graph):
+        return load(graph)
 
 
 def install(monkeypatch, version="1.32.0", processor=None, loading=load):
     """Let calibrations measure the fake device."""
     runtime = FakeRuntime("cpu", processor or processor_name(), "onnxruntime", version, 1, 16)
-    monkeypatch.setattr(FakeRuntime, "load", property(lambda self: loading))
+    monkeypatch.setattr(FakeRuntime, "load", lambda self, graph: loading(graph))
     monkeypatch.setattr(trees, "TREES", 8)  # enough for so simple a law
     monkeypatch.setattr(module, "runtime_of", lambda device, backend, threads: runtime)
     monkeypatch.setattr(module, "Runtime", FakeRuntime)

@@ -192,7 +192,7 @@ def test_a_slow_minute_is_measured_again(monkeypatch):
         return network
 
     runtime = fake.install(monkeypatch, loading=loading)
-    measuring = turns.Turns(runtime.load, executed=runtime.executed)
+    measuring = turns.Turns(runtime)
     jobs = [turns.Job(str(number), random_graph(number)) for number in range(3)]
     (quiet,) = measuring.measure(jobs)
     slow[0].slowness = 1.2

@@ -6,12 +6,12 @@ from random import Random
 import pytest
 
 from convsmith.measure.predictor import soup
-from convsmith.measure.predictor.executed import RESTATED, executed
 from convsmith.measure.predictor.graph import Graph, Op, read
 from convsmith.measure.predictor.onnx_model import model_of
-from convsmith.measure.predictor.profile import times_of
+from convsmith.measure.predictor.onnxruntime.executed import RESTATED, executed
+from convsmith.measure.predictor.onnxruntime.profile import KernelTime, times_of
+from convsmith.measure.predictor.onnxruntime.session import Session
 from convsmith.measure.predictor.runtime import runtime_of
-from convsmith.measure.predictor.session import KernelTime, Session
 from convsmith.measure.predictor.writer import Writer
 
 onnx = pytest.importorskip("onnx")

@@ -23,7 +23,7 @@ from convsmith.network.build import build_block
 
 
 def describe(architecture: Architecture, input_shape: Shape) -> Graph:
-    """The graph that ONNX Runtime is given for an architecture and an input of (N, C, H, W).
+    """The graph that a back end is given for an architecture and an input of (N, C, H, W).
 
     Raises ValueError where the input does not fit the architecture, and where a block cannot be exported.
     """

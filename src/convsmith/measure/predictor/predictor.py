@@ -17,7 +17,7 @@ from convsmith.measure.predictor import table as tables
 from convsmith.measure.predictor.describe import describe
 from convsmith.measure.predictor.fitted import FEWEST_NETWORKS, Fitted, HeldOut, fit, refit
 from convsmith.measure.predictor.graph import Shape
-from convsmith.measure.predictor.kernels import Kernel, kernels
+from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.runtime import Runtime, runtime_of
 from convsmith.measure.predictor.table import About, Table
 from convsmith.measure.predictor.turns import Job, Turns, random_jobs
@@ -92,9 +92,7 @@ class LatencyPredictor:
         file = None if path is None else Path(path)
         known = _open(file, runtime)
         seconds = 0.0 if known is None else float(known[1].get("seconds", 0.0))
-        turns = Turns(
-            runtime.load, executed=runtime.executed, reference_ms=known[0].about.reference_ms if known else None
-        )
+        turns = Turns(runtime, reference_ms=known[0].about.reference_ms if known else None)
         table = known[0] if known else Table(_about(runtime, turns.reference_ms))
         start = time.monotonic() - seconds
         given = (Job(a.name, describe(a, tuple(shape))) for a, shape in architectures)
@@ -161,8 +159,7 @@ class LatencyPredictor:
         """Measure these networks now and learn from them. ValueError on another machine than the calibrated one."""
         self._runtime.check_here()
         if self._turns is None:
-            reference_ms = self.about.reference_ms
-            self._turns = Turns(self._runtime.load, executed=self._runtime.executed, reference_ms=reference_ms)
+            self._turns = Turns(self._runtime, reference_ms=self.about.reference_ms)
         jobs = [Job(one.name, describe(one, tuple(input_shape))) for one in architectures]
         for measured in self._turns.measure(jobs, insist=True):
             self._table.add(measured)
@@ -195,7 +192,7 @@ class LatencyPredictor:
         return bool(self._fitted.unknown([kernel]))
 
     def _kernels(self, architecture: Architecture, input_shape: Shape) -> list[Kernel]:
-        return kernels(self._runtime.executed(describe(architecture, input_shape)))
+        return self._runtime.kernels(self._runtime.executed(describe(architecture, input_shape)))
 
 
 def _open(file: Path | None, runtime: Runtime) -> tuple[Table, dict[str, Any]] | None:
@@ -231,5 +228,5 @@ def _check_rules(skipped: dict[str, str], measured: int, runtime: Runtime) -> No
         raise ValueError(
             f"{runtime.backend} {runtime.version} must run the kernels that the rules of this version of convsmith "
             f"foresee, and {len(skipped)} of {measured + len(skipped)} networks differ ({list(skipped.values())[-1]}); "
-            f"install the version that they were written for ({runtime.restated})"
+            f"install the version that they were written for ({runtime.engine.restated})"
         )

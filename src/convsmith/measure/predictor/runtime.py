@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from convsmith.deploy import backends
 from convsmith.measure.device import processor_name
-from convsmith.measure.predictor import executed as onnxruntime_rules
-from convsmith.measure.predictor.graph import Graph, Op, Shape
+from convsmith.measure.predictor.engine import Engine, Timed
+from convsmith.measure.predictor.engines import ENGINES
+from convsmith.measure.predictor.graph import Graph
+from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.table import About
-from convsmith.measure.predictor.turns import Load, load_with
 
-DEVICES, BACKENDS = ("cpu",), ("onnxruntime",)
+DEVICES = ("cpu",)
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,21 @@ class Runtime:
         return cls(about.device, about.processor, about.backend, about.runtime, about.threads, about.block)
 
     @property
-    def restated(self) -> str:
-        """The version of the runtime whose rules are written down."""
-        return onnxruntime_rules.RESTATED
+    def engine(self) -> Engine:
+        """What is known of the back end."""
+        return ENGINES[self.backend]
 
-    @property
-    def load(self) -> Load:
-        """Loads graphs into the runtime."""
-        return load_with(self.threads)
+    def load(self, graph: Graph) -> Timed:
+        """A network in the runtime, with random weights."""
+        return self.engine.load(graph, self.threads)
 
     def executed(self, graph: Graph) -> Graph:
         """The graph as the runtime executes it."""
-        return onnxruntime_rules.executed(graph, block=self.block)
+        return self.engine.executed(graph, self.block)
+
+    def kernels(self, ran: Graph) -> list[Kernel]:
+        """The kernels of an executed graph."""
+        return self.engine.kernels(ran)
 
     def check_here(self) -> None:
         """Raise ValueError where this machine or the runtime installed is another one."""
@@ -72,26 +75,13 @@ def check_supported(device: str, backend: str) -> None:
             f"a predictor can be calibrated for {' or '.join(DEVICES)}, got {device!r}; measure latency there"
         )
     backends.get(backend)
-    if backend not in BACKENDS:
+    if backend not in ENGINES:
         raise ValueError(
-            f"a predictor can be calibrated for {' or '.join(BACKENDS)}, got {backend!r}; measure latency with it"
+            f"a predictor can be calibrated for {' or '.join(ENGINES)}, got {backend!r}; measure latency with it"
         )
 
 
 def runtime_of(device: str, backend: str, threads: int) -> Runtime:
     """The runtime installed here; ValueError for one that no rules are written down for."""
     check_supported(device, backend)
-    return Runtime(device, processor_name(), backend, version(backend), threads, _block(load_with(1)))
-
-
-def _block(load: Callable[[Graph], object]) -> int:
-    """How many channels a blocked convolution computes at once; 0 where the runtime keeps maps plain.
-
-    Asked of the runtime: a convolution to 24 channels writes 32 of them in blocks of 16, and 24 in blocks of 8.
-    """
-    shapes: dict[str, Shape] = {"input": (1, 3, 8, 8), "weight": (24, 3, 3, 3), "output": (1, 24, 6, 6)}
-    graph = Graph([Op("Conv", ["input", "weight"], ["output"])], ["input"], ["output"], shapes, {"weight": None})
-    ran = load(graph).kernels  # type: ignore[attr-defined]
-    if not any(kernel.kind == "ReorderOutput" for kernel in ran):
-        return 0
-    return 16 if ran[0].outputs[0][1] == 32 else 8
+    return Runtime(device, processor_name(), backend, version(backend), threads, ENGINES[backend].block())

@@ -8,18 +8,16 @@ reference was off by more than a twentieth is measured again.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from statistics import median
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from convsmith.measure.predictor import soup
+from convsmith.measure.predictor.engine import Timed
 from convsmith.measure.predictor.graph import Graph
-from convsmith.measure.predictor.kernels import Kernel, kernels
-from convsmith.measure.predictor.onnx_model import model_of
-from convsmith.measure.predictor.profile import times_of
-from convsmith.measure.predictor.session import KernelTime, Session
+from convsmith.measure.predictor.kernels import Kernel
 
 CHUNK, ROUNDS, BETWEEN = 16, 5, 4
 LARGEST_DRIFT, TRIES = 0.05, 3
@@ -44,25 +42,17 @@ class Measured:
     latency_ms: float
 
 
-class Loaded(Protocol):
-    """A network in the runtime: profiled as it is loaded, then timed in bursts."""
+class Runs(Protocol):
+    """A runtime: which kernels it runs for a graph, and networks loaded into it."""
 
-    kernels: list[KernelTime]
+    def load(self, graph: Graph) -> Timed:
+        """A network with random weights."""
 
-    def burst_ms(self) -> float:
-        """Milliseconds of one pass, over a burst."""
+    def executed(self, graph: Graph) -> Graph:
+        """The graph as it is executed."""
 
-
-Load: TypeAlias = Callable[[Graph], Loaded]
-
-
-def load_with(threads: int) -> Load:
-    """Networks in ONNX Runtime, with random weights."""
-
-    def load(graph: Graph) -> Session:
-        return Session(model_of(graph), graph.shapes[graph.inputs[0]], threads)
-
-    return load
+    def kernels(self, ran: Graph) -> list[Kernel]:
+        """The kernels of an executed graph."""
 
 
 def random_jobs(start: int) -> Iterator[Job]:
@@ -79,9 +69,9 @@ def random_graph(number: int) -> Graph:
 class Turns:
     """Measures networks in chunks. `reference_ms` is what the reference network took when the table was begun."""
 
-    def __init__(self, load: Load, *, executed: Callable[[Graph], Graph], reference_ms: float | None = None):
-        self.load, self.executed = load, executed
-        self.reference = load(random_graph(REFERENCE_SEED))
+    def __init__(self, runtime: Runs, *, reference_ms: float | None = None):
+        self.runtime = runtime
+        self.reference = runtime.load(random_graph(REFERENCE_SEED))
         now = median(self.reference.burst_ms() for _ in range(2 * ROUNDS))
         self.reference_ms = now if reference_ms is None else reference_ms
         self.skipped: dict[str, str] = {}
@@ -110,18 +100,18 @@ class Turns:
 
     def _measure_chunk(self, chunk: Sequence[Job], rounds: int) -> tuple[list[Measured], float]:
         """What was measured, and the reference's time as a share of what it was, at the slower of the two passes."""
-        loaded: list[tuple[Job, Loaded, tuple[Kernel, ...], list[float]]] = []
+        loaded: list[tuple[Job, Timed, tuple[Kernel, ...], Sequence[float]]] = []
         profiling, timing = [], []
         for job in chunk:
-            network = self.load(job.graph)
+            network = self.runtime.load(job.graph)
             profiling.append(self.reference.burst_ms())
-            graph = self.executed(job.graph)
+            graph = self.runtime.executed(job.graph)
             try:
-                times = times_of(graph, network.kernels)
+                times = network.times_us(graph)
             except ValueError as error:
                 self.skipped[job.name] = str(error)
                 continue
-            loaded.append((job, network, tuple(kernels(graph)), times))
+            loaded.append((job, network, tuple(self.runtime.kernels(graph)), times))
         samples: list[list[float]] = [[] for _ in loaded]
         for turn in range(rounds):
             order = range(len(loaded)) if turn % 2 == 0 else range(len(loaded) - 1, -1, -1)

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from convsmith.measure.predictor.graph import Graph, Op, Shape
-from convsmith.measure.predictor.session import KernelTime
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """One kernel of a profile: its name, the shapes that it read and wrote, and its time."""
+
+    kind: str
+    inputs: tuple[Shape, ...]
+    outputs: tuple[Shape, ...]
+    time_us: float
 
 
 def times_of(graph: Graph, measured: Sequence[KernelTime]) -> list[float]:

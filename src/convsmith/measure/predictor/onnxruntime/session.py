@@ -6,28 +6,18 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from convsmith.measure.predictor.graph import Shape
+from convsmith.measure.predictor.graph import Graph, Shape
+from convsmith.measure.predictor.onnxruntime.profile import KernelTime, times_of
 
 PROFILED_RUNS, LEAST_PROFILED_RUNS, PROFILED_SECONDS = 14, 5, 0.4
 FASTEST = 2 / 3  # of the runs: the others were disturbed
 BURST_SECONDS, LEAST_CALLS = 8e-3, 3
-
-
-@dataclass(frozen=True)
-class KernelTime:
-    """One kernel of a profile: its name, the shapes that it read and wrote, and its time."""
-
-    kind: str
-    inputs: tuple[Shape, ...]
-    outputs: tuple[Shape, ...]
-    time_us: float
 
 
 class Session:
@@ -52,6 +42,10 @@ class Session:
                 self.run()
             self.kernels = _kernels(Path(self._session.end_profiling()), runs)
         self._calls = max(LEAST_CALLS, round(BURST_SECONDS / seconds))
+
+    def times_us(self, ran: Graph) -> list[float]:
+        """Microseconds of each operator of an executed graph; ValueError where the runtime ran others."""
+        return times_of(ran, self.kernels)
 
     def run(self) -> Any:
         """One forward pass."""

@@ -1,0 +1,45 @@
+"""What the predictor must know of a back end: one object for each, all else serves any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from convsmith.measure.predictor.graph import Graph, Shape
+from convsmith.measure.predictor.kernels import Kernel
+from convsmith.measure.predictor.onnx_model import model_of
+
+
+class Timed(Protocol):
+    """A network in a back end: profiled as it is loaded, then timed in bursts."""
+
+    def times_us(self, ran: Graph) -> Sequence[float]:
+        """Microseconds of each operator of an executed graph.
+
+        Raises ValueError, naming what differs, where the back end ran other kernels than the graph has.
+        """
+
+    def burst_ms(self) -> float:
+        """Milliseconds of one pass: the median of a burst."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A back end whose kernels are told by rules.
+
+    `restated` begins the version that the rules are written for. `block` asks this processor how many channels a
+    kernel computes at once, and `executed` tells, for so many, the graph that runs; `kernels` are that graph's, in
+    order. `session` runs an ONNX model, given the shape of its input and the number of threads.
+    """
+
+    backend: str
+    restated: str
+    block: Callable[[], int]
+    executed: Callable[[Graph, int], Graph]
+    kernels: Callable[[Graph], list[Kernel]]
+    session: Callable[[bytes, Shape, int], Timed]
+
+    def load(self, graph: Graph, threads: int) -> Timed:
+        """A network with random weights."""
+        return self.session(model_of(graph), graph.shapes[graph.inputs[0]], threads)
