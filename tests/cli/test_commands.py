@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -209,6 +210,18 @@ def test_profile(convsmith, monkeypatch):
     code, out, _ = convsmith("profile", "tiny.json", "--by", "layer")
     assert "of peak" in out.splitlines()[0]
     assert "stem.0.conv" in out
+
+
+def test_profile_writes_a_page(convsmith, monkeypatch):
+    roofs = cs.measure.Roofs(gmacs_per_s=100.0, source="made up", copies=((2**20, 50.0),))
+    monkeypatch.setattr(sys.modules["convsmith.measure.profile.run"], "device_roofs", lambda **_: roofs)
+    found = from_json(convsmith("profile", "tiny.json", "--html", "new/page.html", "--json"))
+    page = Path("new/page.html").read_text()
+    assert "convsmith profile tiny.json --html new/page.html --json" in page
+    assert f"<dd>{found['latency_ms']:.3g} ms" in page
+    code, _, err = convsmith("profile", "tiny.json", "--html", "new")
+    assert code == 2
+    assert "the page is a file, and new is a folder; add a file name" in err
 
 
 def test_profile_measures_again_where_memory_went_back(convsmith, monkeypatch):

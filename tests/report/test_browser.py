@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 import convsmith as cs
+from tests.report.profiles import made_profile
 from tests.report.runs import Evaluation, Page, multiply, results, search_run, train_run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -104,6 +105,18 @@ def test_a_training_is_drawn_without_errors_and_requests(tmp_path):
     assert drawn.console == []
     assert drawn.requests == []
     assert drawn.points == {"curve-1": 8, "curve-2": 4, "curve-3": 4}
+
+
+def test_a_profile_is_drawn_without_errors_and_requests(tmp_path):
+    path = cs.report.write_profile(made_profile(), tmp_path / "page.html", name="net", input_shape=(1, 3, 4, 4))
+    hovering = "<script>Plotly.Fx.hover('roofline', [{curveNumber: 3, pointNumber: 1}])</script></body>"
+    copy = tmp_path / "hovering.html"
+    copy.write_text(re.sub(r"<meta http-equiv[^>]*>", "", Page(path).html).replace("</body>", hovering))
+    plain, hovered = Drawn(path, tmp_path), Drawn(copy, tmp_path)
+    assert plain.console == []
+    assert plain.requests == []
+    assert plain.points == {"roofline": 2, "traffic": 2}  # a pie and bars are drawn without points
+    assert "5 GMAC/s, 5% of the peak" in hovered.hover
 
 
 def test_colours_follow_the_scheme(searched, tmp_path):

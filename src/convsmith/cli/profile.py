@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -28,7 +30,7 @@ COLUMNS = {
 }  # fmt: skip
 
 
-@app.command(epilog="Example: convsmith profile shufflenet_v1_g3 --backend onnxruntime --by layer")
+@app.command(epilog="Example: convsmith profile shufflenet_v1_g3 --backend onnxruntime --by layer --html profile.html")
 def profile(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A zoo name, a .json file, timm:NAME or torchvision:NAME.")
@@ -39,6 +41,9 @@ def profile(
     threads: Threads = 1,
     input_size: InputSize = None,
     device: Annotated[str, typer.Option(help="Where to run, as torch names it.")] = "cpu",
+    html: Annotated[
+        Path | None, typer.Option(help="A page with the roofline and the shares of the time.", show_default=False)
+    ] = None,
     json: Json = False,
 ) -> None:
     """Tell where the time of one forward pass goes, how near each layer is to the device's roofs, and what slows it."""
@@ -48,6 +53,10 @@ def profile(
     from convsmith.network import output_shapes
 
     check_view(by)
+    if html is not None:
+        from convsmith import report
+
+        report.check_page(html)
     named = subjects([model])
     if len(named) != 1:
         raise ValueError(f"profile takes one network, and {model!r} names {len(named)}; give one of them")
@@ -61,6 +70,16 @@ def profile(
     if any(slowdown.name == "returned_memory" for slowdown in found.slowdowns) and allocator.keep_memory():
         again = measure.profile(network, shape, backend=backend, device=device, threads=threads, roofs=found.roofs)
         document["keeping_memory_ms"] = again.latency_ms
+    if html is not None:
+        report.write_profile(
+            found,
+            html,
+            name=subject.name,
+            input_shape=shape,
+            keeping_memory_ms=document["keeping_memory_ms"],
+            command=["convsmith", *sys.argv[1:]],
+        )
+        say(f"wrote {html}")
     if json:
         print_json(document)
         return
