@@ -300,12 +300,19 @@ def test_a_pass_is_recorded_where_it_can_be():
         def forward(self, x):
             return x * x.sum().item()
 
+    class Synchronising(nn.Module):
+        def forward(self, x):
+            torch.cuda.synchronize()
+            return x
+
     networks = {"a": nn.Conv2d(3, 8, 3), "b": nn.Conv2d(3, 8, 3)}
     assert all(found.cuda_graph for found in latencies(networks, (1, 3, 32, 32), device="cuda", rounds=3).values())
     launched = latencies(networks, (1, 3, 32, 32), device="cuda", rounds=3, cuda_graph=False)
     assert not any(found.cuda_graph for found in launched.values())
-    mixed = latencies({**networks, "c": Waiting()}, (1, 3, 32, 32), device="cuda", rounds=3)
-    assert not any(found.cuda_graph for found in mixed.values())
+    for waiting in (Waiting(), Synchronising()):
+        mixed = latencies({**networks, "c": waiting}, (1, 3, 32, 32), device="cuda", rounds=3)
+        assert not any(found.cuda_graph for found in mixed.values())
+        torch.randn(3, device="cuda")  # refused where a recording that failed was not taken back
 
 
 @pytest.mark.gpu
@@ -316,3 +323,18 @@ def test_a_replayed_pass_computes_what_the_network_computes():
         torch.testing.assert_close(replay(), module(x))
         x.mul_(2)
         torch.testing.assert_close(replay(), module(x))
+
+
+@pytest.mark.gpu
+def test_a_recording_holds_what_it_reads():
+    def recording():
+        module = nn.Conv2d(3, 8, 3).cuda().eval()
+        x = torch.randn(2, 3, 16, 16, device="cuda")
+        return captured(module, x), module(x)
+
+    with torch.inference_mode():
+        replay, expected = recording()
+        torch.cuda.empty_cache()
+        others = torch.randn(2**20, device="cuda")  # what the memory would be given to
+        torch.testing.assert_close(replay(), expected)
+        assert others.isfinite().all()

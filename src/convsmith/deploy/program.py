@@ -11,14 +11,18 @@ from torch.export import ExportedProgram
 
 from convsmith.deploy.silence import reason, silent
 
+MOST_ON_CUDA = 65535  # images of a batch, for which torch's choice of a convolution on CUDA devices is one and the same
+
 
 def exported(module: nn.Module, example: Tensor, *, most: int | None = None) -> ExportedProgram:
-    """The network as a program for every batch size, or for those up to `most`.
+    """The network as a program for every batch size, or for those up to `most`; on CUDA, of up to 65,535 images.
 
     Raises ValueError when `forward` branches on values or on the batch size; it names the submodule where it is known.
     """
     # A batch of one would be taken as a constant.
     several = (example if len(example) > 1 else torch.cat([example, example])).contiguous(memory_format=layout(example))
+    if example.is_cuda:
+        most = min(most or MOST_ON_CUDA, MOST_ON_CUDA)
     batch = torch.export.Dim("batch", min=1, max=most)
     with silent(), torch.no_grad():
         try:

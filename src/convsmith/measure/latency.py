@@ -162,7 +162,7 @@ def _laid_out(module: nn.Module, example: Tensor, layout: torch.memory_format) -
     return snapshot(module).to(memory_format=layout), example.contiguous(memory_format=layout)
 
 
-def _replays(runs: Mapping[str, tuple[Prepared, Tensor]]) -> dict[str, Call] | None:
+def _replays(runs: Mapping[str, tuple[Prepared, Tensor]]) -> Mapping[str, Call] | None:
     """Recorded passes of all networks, or None: a ratio of a recorded to a launched pass would say nothing."""
     found = {}
     for name, (prepared, example) in runs.items():

@@ -1,13 +1,13 @@
 """PyTorch's own operators, timed one by one below autograd while the pass runs.
 
 A first pass notes what each operator is, reads and moves, and inside which module it runs; the timed ones only take the
-time before and after each. What an operator allocates is in its time; what happens between operators is not.
+time before and after each. What an operator allocates is in its time; what happens between operators is not. On a CUDA
+device an operator's time is that of its kernels.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from convsmith.deploy import clock
 from convsmith.deploy.agreement import eager_run
+from convsmith.measure.cuda_graph import captured
 from convsmith.measure.forms import tensors_in
 from convsmith.measure.observe import Observer, Operator, Span, module_calls, operator_of
 from convsmith.measure.profile.categories import Category, category_of
+from convsmith.measure.profile.kernels import kernel_milliseconds
 from convsmith.measure.profile.result import Step
 from convsmith.measure.profile.shuffles import merges_a_pair, swapped_pairs
+from convsmith.measure.profile.watch import TimeWatch
 from convsmith.nn import ChannelShuffle
 
 SHUFFLES = (ChannelShuffle, nn.ChannelShuffle)
@@ -36,7 +39,6 @@ KERNELS = {
     "Cudnn": "aten::cudnn_convolution",
     "CudaDepthwise2d": "aten::_conv_depthwise2d",
 }
-GPU_LEAD_CYCLES = 10**8  # some 50 ms: the queue fills meanwhile, so that operators are timed without gaps between them
 
 
 class Eager:
@@ -49,25 +51,41 @@ class Eager:
         self.unknown: tuple[str, ...] = ()
         with clock.threads(threads):
             self.steps = self._layers()
+        self._replay = captured(self._run, example) if example.is_cuda else None
 
     def plain(self) -> None:
-        """One pass."""
+        """One pass; on a CUDA device a replayed one, where it can be recorded."""
+        if self._replay is None:
+            self.launched()
+            return
+        self._replay()
+        self._wait()
+
+    def launched(self) -> None:
+        """One pass that Python launches, operator by operator."""
         with clock.threads(self.threads):
             self._run(self.example)
         self._wait()
 
     def timed(self) -> None:
         """One pass that is watched."""
-        watch: _Watch = _CudaWatch() if self.example.is_cuda else _Watch()
-        with clock.threads(self.threads), torch.inference_mode(), watch:
-            self.network(self.example)
-        self._wait()
-        if len(watch.marks) != 2 * len(self.steps):
+        with clock.threads(self.threads), torch.inference_mode():
+            found = kernel_milliseconds(self._pass) if self.example.is_cuda else self._timed_operators()
+        if len(found) != len(self.steps):
             raise ValueError(
                 f"a network to profile must run the same operators in each pass, and {type(self.network).__name__} ran "
-                f"{len(self.steps)} and then {len(watch.marks) // 2}; take its random branches out"
+                f"{len(self.steps)} and then {len(found)}; take its random branches out"
             )
-        self._samples.append(watch.milliseconds())
+        self._samples.append(found)
+
+    def _timed_operators(self) -> list[float]:
+        watch = TimeWatch()
+        with watch:
+            self._pass()
+        return watch.milliseconds()
+
+    def _pass(self) -> None:
+        self.network(self.example)
 
     def result(self) -> tuple[tuple[Step, ...], Sequence[Sequence[float]]]:
         """The steps, without times, and the milliseconds of each in each timed pass."""
@@ -102,48 +120,6 @@ def _innermost(spans: Sequence[Span], count: int) -> list[nn.Module | None]:
         for index in range(span.start, span.end):
             modules[index] = modules[index] or span.module
     return modules
-
-
-class _Watch(Observer):  # type: ignore[no-untyped-call]
-    """Takes the time before and after each operator."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.marks: list[Any] = []
-        self.mark: Callable[[], Any] = time.perf_counter_ns
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        operator = operator_of(func)
-        if operator.composite:
-            with self:
-                return func.decompose(*args, **kwargs or {})
-        if operator.view:
-            return func(*args, **kwargs or {})
-        mark, kwargs = self.mark, kwargs or {}
-        before = mark()
-        result = func(*args, **kwargs)
-        self.marks += (before, mark())
-        return result
-
-    def milliseconds(self) -> list[float]:
-        """Of each operator, in order."""
-        return [(end - start) / 1e6 for start, end in zip(self.marks[::2], self.marks[1::2], strict=True)]
-
-
-class _CudaWatch(_Watch):  # type: ignore[no-untyped-call]
-    def __init__(self) -> None:
-        super().__init__()
-        self.mark = _event
-        torch.cuda._sleep(GPU_LEAD_CYCLES)  # type: ignore[no-untyped-call]
-
-    def milliseconds(self) -> list[float]:
-        return [start.elapsed_time(end) for start, end in zip(self.marks[::2], self.marks[1::2], strict=True)]
-
-
-def _event() -> torch.cuda.Event:
-    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    event.record()
-    return event
 
 
 class _Notes(Observer):  # type: ignore[no-untyped-call]

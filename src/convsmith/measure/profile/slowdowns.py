@@ -21,15 +21,24 @@ SMALLEST_SHARE = 0.02
 
 
 def eager_slowdowns(
-    steps: Sequence[Step], *, total_ms: float, faults: int, roofs: Roofs, between_ms: float
+    steps: Sequence[Step],
+    *,
+    total_ms: float,
+    faults: int,
+    roofs: Roofs,
+    between_ms: float,
+    launched_ms: float | None = None,
 ) -> tuple[Slowdown, ...]:
-    """The findings whose share of the time is at least a fiftieth, the largest first."""
+    """The findings whose share of the time is at least a fiftieth, the largest first.
+
+    `launched_ms` is the time of a pass that Python launches, where the others are those of a replayed one.
+    """
     found = [
         _convolutions_as_products(steps, total_ms, roofs),
         _pages(total_ms, faults),
         _passes_behind(steps, total_ms, NORMS, "norm"),
         _passes_behind(steps, total_ms, ACTIVATIONS, "activation"),
-        _between(total_ms, between_ms),
+        _between(total_ms, between_ms) if launched_ms is None else _launches(total_ms, launched_ms),
     ]
     told = [slowdown for slowdown in found if slowdown is not None and slowdown.share >= SMALLEST_SHARE]
     return tuple(sorted(told, key=lambda slowdown: -slowdown.share))
@@ -71,7 +80,7 @@ def _passes_behind(steps: Sequence[Step], total_ms: float, operators: frozenset[
     remedy = (
         "deploy.fold_norm puts them into the convolutions' weights"
         if what == "norm"
-        else "a runtime such as onnxruntime or openvino computes most of them inside the convolution"
+        else "a back end that fuses operators computes most of them inside the convolution"
     )
     message = (
         f"{_count(chosen, what)} behind convolutions are passes of their own over the map and took "
@@ -97,6 +106,15 @@ def _between(total_ms: float, between_ms: float) -> Slowdown | None:
         "freeing of memory; a runtime, or a larger batch, makes it small"
     )
     return Slowdown("between_operators", between_ms / total_ms, message)
+
+
+def _launches(total_ms: float, launched_ms: float) -> Slowdown | None:
+    message = (
+        f"launched by Python the pass takes {launched_ms:.3f} ms, {launched_ms / total_ms:.1f} times what the device "
+        "needs: it waits for the next kernel; a recorded pass (torch.cuda.graph, or torch.compile with "
+        "mode='reduce-overhead') or a larger batch avoids it"
+    )
+    return Slowdown("launches", max(0.0, 1 - total_ms / launched_ms), message)
 
 
 def _percent(share: float) -> str:
