@@ -6,9 +6,12 @@ import difflib
 import math
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from convsmith.measure.predictor import About
 
 RUNS = Path("runs")
 CALIBRATIONS = Path("calibrations")
@@ -68,3 +71,12 @@ def run_name(*parts: object) -> Path:
 def calibration_file(device: str, backend: str, threads: int) -> Path:
     """Where a calibration is kept that the command line does not name."""
     return CALIBRATIONS / f"{device}-{backend}-{threads}.safetensors"
+
+
+def check_calibration(about: About, backend: str, threads: int, file: Path) -> None:
+    """Raise ValueError where a calibration is of another back end or number of threads than asked for."""
+    if (about.backend, about.threads) != (backend, threads):
+        raise ValueError(
+            f"the calibration must be of {backend} with {threads} threads, and {file} is of {about.backend} with "
+            f"{about.threads}; give --backend and --threads accordingly"
+        )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import Batch, InputSize, Json, Names, Threads, calibration_file
+from convsmith.cli.arguments import Batch, InputSize, Json, Names, Threads, calibration_file, check_calibration
 from convsmith.cli.output import print_json, print_table, say
 from convsmith.cli.subjects import subjects
 
@@ -31,6 +31,7 @@ def predict(
 
     file = calibration or calibration_file("cpu", backend, threads)
     predictor = measure.LatencyPredictor.load(file, elsewhere=elsewhere)
+    check_calibration(predictor.about, backend, threads, file)
     rows = []
     for subject in subjects(architectures):
         if subject.architecture is None:

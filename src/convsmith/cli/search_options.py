@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from convsmith.cli.arguments import calibration_file
+from convsmith.cli.arguments import calibration_file, check_calibration
 from convsmith.cli.output import say
 
 if TYPE_CHECKING:
@@ -44,12 +44,7 @@ def latency_limit(
         predictor = measure.LatencyPredictor.calibrate(
             "cpu", backend, threads=threads, architectures=members, path=file
         )
-    about = predictor.about
-    if (about.backend, about.threads) != (backend, threads):
-        raise ValueError(
-            f"the calibration must be of {backend} with {threads} threads, and {file} is of {about.backend} with "
-            f"{about.threads}; give --backend and --threads accordingly"
-        )
+    check_calibration(predictor.about, backend, threads, file)
     return search.predicted_latency_constraint(maximum_ms, shape, predictor)
 
 

@@ -1,7 +1,9 @@
 """Calibration on a device whose law is known: no clock decides anything here."""
 
+import dataclasses
 import json
 import warnings
+from itertools import islice
 from random import Random
 
 import numpy as np
@@ -10,8 +12,10 @@ from safetensors import safe_open
 
 import convsmith as cs
 from convsmith.measure import LatencyPredictor, UnknownKernelWarning
-from convsmith.measure.predictor import predictor as module, turns
+from convsmith.measure.predictor import predictor as module, table as tables, turns
 from convsmith.measure.predictor.describe import describe
+from convsmith.measure.predictor.motifs import MOTIFS
+from convsmith.measure.predictor.steps import STEPS
 from convsmith.measure.predictor.turns import random_graph
 from convsmith.nn import Classifier, ConvNormAct, InvertedResidual, MaxPool
 from convsmith.search import spaces
@@ -107,7 +111,7 @@ def test_a_file_is_plain(file):
     with safe_open(file, framework="numpy") as content:
         document = json.loads(content.metadata()["convsmith"])
         assert content.get_tensor("table.time_us").dtype == np.float32
-    assert document["format"] == "convsmith/latency/1"
+    assert document["format"] == "convsmith/latency/2"
     assert document["about"]["runtime"] == "1.32.0"
     assert document["about"]["threads"] == 1
 
@@ -133,7 +137,7 @@ def test_a_killed_calibration_keeps_its_networks(monkeypatch, tmp_path):
     calibrate(path, networks=32)
     first = LatencyPredictor.load(path)
     names = list(first._table.names)
-    assert names == [f"random {number}" for number in range(32)]
+    assert [name.partition(":")[0] for name in names] == [f"random {number}" for number in range(32)]
     seen.clear()
     calibrate(path, networks=64)
     measured = seen[1:]  # the reference comes first
@@ -146,7 +150,7 @@ def test_an_unknown_kernel_is_told_and_measured_on_demand(predictor):
     known = SPACE.sample(Random(0))
     unknown = predictor.unknown(STRANGE, SHAPE)
     assert any("11, 11" in name for name in unknown)
-    with pytest.warns(UnknownKernelWarning, match=r"strange has kernels that were never measured \(.*11, 11"):
+    with pytest.warns(UnknownKernelWarning, match=r"strange is predicted from what was never measured \(.*11, 11"):
         guessed = predictor.predict_ms(STRANGE, SHAPE)
     before, others = predictor.networks, predictor.predict_ms(known, SHAPE, unknown="ignore")
     measured = predictor.predict_ms(STRANGE, SHAPE, unknown="measure")
@@ -165,6 +169,41 @@ def test_a_kernel_larger_than_any_measured_is_told(predictor):
         stem=[cs.spec(ConvNormAct, 16)], stages=[[cs.spec(ConvNormAct, 4000, kernel_size=1)] * 2], name="huge"
     )
     assert any("e+07 weights, measured" in name for name in predictor.unknown(huge, (1, 3, 4, 4)))
+
+
+def test_a_batch_or_a_size_outside_the_calibration_is_told(predictor):
+    known = SPACE.sample(Random(0))
+    assert not any("a batch" in told or "an input" in told for told in predictor.unknown(known, SHAPE))
+    assert predictor.unknown(known, (2, 3, 32, 32))[0] == "a batch of 2, measured 1"
+    largest = max(side for shape in predictor._table.input_shapes for side in shape[2:])
+    told = predictor.unknown(known, (1, 3, 2 * largest, 32))[0]
+    assert told == f"an input of {2 * largest}x32 pixels, measured 16 to {largest}"
+    with pytest.warns(UnknownKernelWarning, match="a batch of 2, measured 1"):
+        predictor.predict_ms(known, (2, 3, 32, 32))
+
+
+def test_a_batch_is_known_once_enough_networks_of_it_were_measured(predictor):
+    members = [SPACE.sample(Random(seed)) for seed in range(tables.LEAST_OF_A_BATCH)]
+    predictor.update(members[:-1], (2, 3, 32, 32))
+    assert any("a batch of 2" in told for told in predictor.unknown(members[-1], (2, 3, 32, 32)))
+    predictor.update(members[-1:], (2, 3, 32, 32))
+    assert not any("a batch of 2" in told for told in predictor.unknown(members[-1], (2, 3, 32, 32)))
+
+
+def test_a_class_never_measured_is_not_taken_for_nothing(predictor):
+    kernel = predictor._table.kernels[0][0]
+    (first,) = predictor._fitted.predict_ms([[dataclasses.replace(kernel, group="new", variant="new")]])
+    assert first > 0.5 * fake.time_us(kernel) / 1e3
+
+
+def test_random_networks_are_named_by_what_they_are_made_of():
+    parts = {part.__name__.strip("_") for part in (*MOTIFS, *STEPS)}
+    for number, job in enumerate(islice(turns.random_jobs(0), 60)):
+        name, _, made_of = job.name.partition(": ")
+        assert name == f"random {number}"
+        assert set(made_of.split(", ")) <= parts
+        shuffles = any(op.kind == "Transpose" for op in job.graph.ops)
+        assert not shuffles or set(made_of.split(", ")) & {"split_unit", "grouped_unit", "halves", "grouped"}
 
 
 def test_what_is_learnt_on_demand_is_saved(predictor, tmp_path):

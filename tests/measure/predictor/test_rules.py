@@ -63,7 +63,7 @@ def described(kind, attributes, activation, taps, inputs):
 
 @pytest.mark.parametrize("number", range(40))
 def test_random_networks_run_the_kernels_that_the_rules_say(number, block, tmp_path):
-    graph = soup.network(Random(number))
+    graph = soup.draw(Random(number)).graph
     assert told(graph, block) == optimised(model_of(graph), tmp_path)
 
 
@@ -71,13 +71,13 @@ def test_random_networks_run_the_kernels_that_the_rules_say(number, block, tmp_p
 @pytest.mark.parametrize("start", range(1000, 1400, 100))
 def test_many_random_networks(start, block, tmp_path):
     for number in range(start, start + 100):
-        graph = soup.network(Random(number))
+        graph = soup.draw(Random(number)).graph
         assert told(graph, block) == optimised(model_of(graph), tmp_path), number
 
 
 def test_the_profile_has_a_time_for_each_kernel_and_its_shapes(block):
     for number in range(6):
-        graph = soup.network(Random(number))
+        graph = soup.draw(Random(number)).graph
         session = Session(model_of(graph), graph.shapes["input"], 1)
         times = times_of(executed(graph, block=block), session.kernels)
         assert len(times) == len(session.kernels)
@@ -90,8 +90,19 @@ def case(build):
     return writer.graph(build(writer, writer.conv("input", 32, (3, 3))))
 
 
+def first_of_two(writer, x, swapped):
+    wide = writer.conv(x, 42, (3, 3))
+    a, b = writer.conv(wide, 42), writer.conv(wide, 42, (3, 3))
+    return writer.act(writer.add(b, a) if swapped else writer.add(a, b), "relu")
+
+
 CASES = {
     "ceil_mode keeps an average plain": lambda w, x: w.pool(x, "AveragePool", 3, 2, ceil=True),
+    "but not one without its padding": lambda w, x: w.pool(x, "AveragePool", 3, 2, ceil=True, padded=False),
+    "padding before an average": lambda w, x: w.response_norm(x, 5),
+    "the first of two plain convolutions takes a sum": lambda w, x: first_of_two(w, x, False),
+    "whichever is named first": lambda w, x: first_of_two(w, x, True),
+    "cropped": lambda w, x: w.conv(w.crop(x), 16, stride=2),
     "a depthwise convolution of 42": lambda w, x: w.conv(w.conv(x, 42), 42, (3, 3), groups=42),
     "a depthwise convolution of 44": lambda w, x: w.conv(w.conv(x, 44), 44, (3, 3), groups=44),
     "silu": lambda w, x: w.act(x, "silu"),

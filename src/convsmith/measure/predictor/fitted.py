@@ -10,9 +10,11 @@ import numpy as np
 
 from convsmith.measure.predictor.kernels import LAW, Kernel
 from convsmith.measure.predictor.model import (
+    ANY,
     FOLDS,
     Correction,
     GroupModel,
+    fit_any,
     fit_correction,
     fit_group,
     out_of_fold,
@@ -116,7 +118,7 @@ def fit(table: Table) -> Fitted:
         own = folds == fold
         predicted[own] = fit_correction(sums[~own], counts[~own], measured_us[~own])(sums[own], counts[own])
     return Fitted(
-        {name: fit_group(own) for name, own in rows.items()},
+        {**{name: fit_group(own) for name, own in rows.items()}, ANY: fit_any(rows)},
         fit_correction(sums, counts, measured_us),
         HeldOut.of(predicted, measured_us),
         {kernel.variant for own in table.kernels for kernel in own},

@@ -14,7 +14,7 @@ from typing import Any
 from convsmith.measure.predictor.effort import Effort, convolution_effort
 from convsmith.measure.predictor.graph import Graph, Op, Shape
 
-VERSION = 1  # of the numbers below: a table of another version is refused
+VERSION = 2  # of the numbers below: a table of another version is refused
 
 NUMBERS = (
     "log_macs", "log_read", "log_written", "log_weights", "log_intensity",
@@ -29,6 +29,7 @@ NUMBERS = (
 LAW = ("macs", "read", "written", "weights", "steps", "passes")
 ACTIVATIONS = ("", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "LeakyRelu", "QuickGelu")
 CONTEXT_STEP = 0.5  # of logarithms to base 2: what surrounds a kernel is told roughly, so that kernels are met again
+SLOW_AVERAGE = 19  # the opset from which on ONNX Runtime averages without its fast kernel, ten times as long
 REST, WIDTH_REST = 16, 6  # lanes of a vector, and pixels of a row that a blocked kernel computes at once
 
 
@@ -78,6 +79,7 @@ def _kernel(graph: Graph, op: Op, read: list[str], network: tuple[float, float, 
         len([name for name in op.inputs[3:] if name]) if op.kind.endswith("Conv") else 0,
         network,
         _rough(since),
+        graph.opset,
     )
 
 
@@ -91,6 +93,7 @@ def _described(
     adds: int,
     network: tuple[float, float, float],
     since: float,
+    opset: int,
 ) -> Kernel:
     """A kernel from all that tells it; remembered, as a search meets the same ones again and again."""
     op = Op(kind, [], [], dict(attributes))
@@ -122,13 +125,21 @@ def _described(
         _log(in_bytes + out_bytes + weight_bytes),
         network[0], network[1], since, network[2],
     )  # fmt: skip
-    group, variant = _names(op, weight, groups, height, width, list(read), activation, adds)
+    group, variant = _names(op, weight, groups, height, width, list(read), activation, adds, opset)
     law = (macs, in_bytes, out_bytes, weight_bytes, effort.steps, effort.passes)
     return Kernel(group, variant, law, numbers)
 
 
 def _names(
-    op: Op, weight: Shape, groups: int, height: int, width: int, read: list[Shape], activation: str, adds: int
+    op: Op,
+    weight: Shape,
+    groups: int,
+    height: int,
+    width: int,
+    read: list[Shape],
+    activation: str,
+    adds: int,
+    opset: int,
 ) -> tuple[str, str]:
     """The class whose kernels one model describes, and the variant within it."""
     extra: list[object] = []
@@ -149,6 +160,10 @@ def _names(
             extra.append(f"{key} {op.attributes.get(key, 0)}")
         extra += [height, width, f"stride {max(op.ints('strides', (1,)))}"]
         group = op.kind if not op.attributes.get("ceil_mode") else f"{op.kind} ceil"
+        if read and len(read[0]) != 4:
+            group = f"{group} rank {len(read[0])}"
+        if op.kind == "AveragePool" and opset >= SLOW_AVERAGE:
+            group = f"{group} opset {SLOW_AVERAGE}"
         return group, _join(group, extra)
     group = {"FusedGemm": "Gemm"}.get(op.kind, op.kind)
     if op.kind in ("Add", "Mul", "Sub", "Div") and len({tuple(shape) for shape in read}) > 1:

@@ -17,6 +17,7 @@ import numpy as np
 from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.trees import Array, Trees, fit_trees
 
+ANY = "any kernel"  # the class for kernels of a class that was never measured
 LEAST_FOR_TREES = 40
 SHORTEST_US = 0.3
 ROBUST_STEPS, ROBUST_ERROR = 10, 0.01
@@ -83,6 +84,13 @@ def fit_group(
     return GroupModel(coefficients, trees, law.min(axis=0), law.max(axis=0))
 
 
+def fit_any(rows: Mapping[str, Rows]) -> GroupModel:
+    """One law for all kernels: the best that is known of a class that was never measured."""
+    law = np.concatenate([own.law for own in rows.values()])
+    times = np.concatenate([own.time_us for own in rows.values()])
+    return GroupModel(_fit_law(law, times), None, law.min(axis=0), law.max(axis=0))
+
+
 def _terms(law: Array) -> Array:
     return np.concatenate([np.ones((len(law), 1)), law], axis=1)
 
@@ -130,15 +138,16 @@ def sums_of(models: Mapping[str, GroupModel], kernels: Sequence[Sequence[Kernel]
 
 
 def predict_kernels(models: Mapping[str, GroupModel], kernels: Iterable[Kernel]) -> dict[Kernel, float]:
-    """Microseconds of each distinct kernel; one of a class that was never measured counts as nothing."""
+    """Microseconds of each distinct kernel; one of a class that has no model by `ANY`, or else nothing."""
     groups: dict[str, list[Kernel]] = defaultdict(list)
     for kernel in dict.fromkeys(kernels):
         groups[kernel.group].append(kernel)
     found: dict[Kernel, float] = {}
     for name, own in groups.items():
-        if name in models:
+        model = models.get(name, models.get(ANY))
+        if model is not None:
             law, numbers = np.array([k.law for k in own]), np.array([k.numbers for k in own])
-            found.update(zip(own, models[name].times_us(law, numbers).tolist(), strict=True))
+            found.update(zip(own, model.times_us(law, numbers).tolist(), strict=True))
         else:
             found.update(dict.fromkeys(own, 0.0))
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from convsmith.measure.predictor.steps import Sizes, squeeze
+from convsmith.measure.predictor.steps import Sizes, pooled, squeeze
 from convsmith.measure.predictor.writer import Writer
 
 Motif = Callable[[Writer, str, str], str]
@@ -121,7 +121,7 @@ def _inception(rng: Random, sizes: Sizes) -> Motif:
     widths = [sizes.near(sizes.width * rng.choice((0.25, 0.5, 1.0))) for _ in range(3)]
     inner = sizes.near(sizes.width / 2)
     long = rng.choice(((5, 5), (3, 3), (1, 7)))
-    kind = rng.choice(("MaxPool", "AveragePool"))
+    kind, padded = rng.choice(("MaxPool", "AveragePool")), rng.random() < 0.5
 
     def apply(w: Writer, x: str, act: str) -> str:
         a = w.act(w.conv(x, widths[0]), act)
@@ -129,7 +129,7 @@ def _inception(rng: Random, sizes: Sizes) -> Motif:
         c = w.act(w.conv(w.act(w.conv(x, inner), act), widths[2], long), act)
         if long == (1, 7):
             c = w.act(w.conv(c, widths[2], (7, 1)), act)
-        d = w.act(w.conv(w.pool(x, kind, 3, 1), inner), act)
+        d = w.act(w.conv(w.pool(x, kind, 3, 1, padded=padded), inner), act)
         return w.concat([a, b, c, d])
 
     return apply
@@ -145,7 +145,7 @@ def _cell(rng: Random, sizes: Sizes) -> Motif:
         for kernel in kernels:
             y = rng.choice(parts)
             z = w.conv(w.conv(w.act(y, "relu"), width, (kernel, kernel), groups=width), width)
-            other = w.pool(h, rng.choice(("MaxPool", "AveragePool")), 3, 1) if rng.random() < 0.5 else h
+            other = pooled(w, h, rng, sizes) if rng.random() < 0.5 else h
             parts.append(w.add(z, other))
         return w.concat(parts[1:])
 

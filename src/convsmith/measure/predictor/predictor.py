@@ -31,7 +31,7 @@ Unknown: TypeAlias = Literal["warn", "measure", "ignore"]
 
 
 class UnknownKernelWarning(UserWarning):
-    """A prediction rests on kernels that were never measured."""
+    """A prediction rests on kernels, a batch or an input size that were never measured."""
 
 
 class LatencyPredictor:
@@ -128,8 +128,8 @@ class LatencyPredictor:
     ) -> float | list[float]:
         """Milliseconds of one forward pass over a batch of `input_shape` (N, C, H, W); of several at once, a list.
 
-        `unknown` says what to do where a network has kernels that no measured network had: warn, measure the network
-        now (which adds it to what is known), or go on.
+        `unknown` says what to do where a network has kernels that no measured network had, or where none had such a
+        batch or input size: warn, measure the network now (which adds it to what is known), or go on.
 
         Raises ValueError where the input does not fit, and for networks to measure when this is another machine.
         """
@@ -137,14 +137,14 @@ class LatencyPredictor:
         shape = tuple(input_shape)
         found = [self._kernels(one, shape) for one in several]
         if unknown != "ignore":
-            strange = [i for i, own in enumerate(found) if self._fitted.unknown(own)]
+            strange = [i for i, own in enumerate(found) if self._unknown(own, shape)]
             if strange and unknown == "measure":
                 self.update([several[i] for i in strange], shape)
             elif strange:
-                names = "; ".join(self._fitted.unknown(found[strange[0]])[:3])
+                names = "; ".join(self._unknown(found[strange[0]], shape)[:3])
                 warnings.warn(
-                    f"{several[strange[0]].name} has kernels that were never measured ({names}); "
-                    "give unknown='measure', or calibrate with networks that have them",
+                    f"{several[strange[0]].name} is predicted from what was never measured ({names}); "
+                    "give unknown='measure', or calibrate with such networks",
                     UnknownKernelWarning,
                     stacklevel=2,
                 )
@@ -152,8 +152,9 @@ class LatencyPredictor:
         return predicted[0] if isinstance(architecture, Architecture) else predicted
 
     def unknown(self, architecture: Architecture, input_shape: Shape) -> list[str]:
-        """The kernels of a network that no measured network had, in words; empty where there are none."""
-        return self._fitted.unknown(self._kernels(architecture, tuple(input_shape)))
+        """What no measured network had, in words: the batch, the input size, kernels. Empty where there is nothing."""
+        shape = tuple(input_shape)
+        return self._unknown(self._kernels(architecture, shape), shape)
 
     def update(self, architectures: Sequence[Architecture], input_shape: Shape) -> None:
         """Measure these networks now and learn from them. ValueError on another machine than the calibrated one."""
@@ -187,6 +188,9 @@ class LatencyPredictor:
         predictor = cls(table, fitted, runtime)
         predictor._seconds = float(notes.get("seconds", 0.0))
         return predictor
+
+    def _unknown(self, own: list[Kernel], input_shape: Shape) -> list[str]:
+        return self._table.outside(input_shape) + self._fitted.unknown(own)
 
     def _is_new(self, kernel: Kernel) -> bool:
         return bool(self._fitted.unknown([kernel]))

@@ -1,26 +1,40 @@
 """Random networks of no family, for calibration: single operators in any order, and random motifs that repeat.
 
 What a predictor shall know is which kernels run and what surrounds them, so widths, alignments, kernels, depths and
-resolutions are drawn far wider than any family has them. MACs are drawn log-uniformly.
+resolutions are drawn far wider than any family has them. MACs are drawn log-uniformly. A network is kept with the names
+of its motifs or steps, so that what a fit owes to one of them can be told by leaving it out.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 
+from convsmith.measure.predictor.down import down
 from convsmith.measure.predictor.graph import Graph
 from convsmith.measure.predictor.motifs import MOTIFS
 from convsmith.measure.predictor.steps import ACTS, STEPS, Sizes
 from convsmith.measure.predictor.writer import Writer
 
-RESOLUTIONS = (32, 48, 64, 96, 112, 128, 160, 176, 192, 224, 224, 256, 299)
-MACS = (4e6, 2.5e9)
+RESOLUTIONS = (16, 32, 32, 48, 64, 96, 112, 128, 160, 176, 192, 224, 224, 256, 299)
+MACS = (1.5e6, 2.5e9)
 LARGEST_MAP = 4_000_000  # elements
 FEWEST_OPS, MOST_OPS = 8, 260
+OPSETS = (*(18,) * 7, 20)  # of the quick way to ONNX, and of torch's exporter
+STEP_SHARE = 0.6  # of the kinds of steps, in a network of single steps
 
 
-def network(rng: Random) -> Graph:
+@dataclass(frozen=True)
+class Drawn:
+    """A random network, and the names of the motifs or steps that it is made of."""
+
+    graph: Graph
+    parts: tuple[str, ...]
+
+
+def draw(rng: Random) -> Drawn:
     """One random network."""
     while True:
         target = math.exp(rng.uniform(*map(math.log, MACS)))
@@ -47,7 +61,7 @@ def _end(w: Writer, x: str, rng: Random) -> Graph:
     x = w.flatten(x)
     if rng.random() < 0.15:
         x = w.act(w.linear(x, rng.choice((256, 1000, 2048, 4096))), "relu")
-    return w.graph(w.linear(x, rng.choice((10, 100, 1000, 1000, 1000))))
+    return w.graph(w.linear(x, rng.choice((10, 100, 1000, 1000, 1000))), opset=rng.choice(OPSETS))
 
 
 def _start(rng: Random) -> Writer:
@@ -55,33 +69,42 @@ def _start(rng: Random) -> Writer:
     return Writer((1, rng.choice((3, 3, 3, 3, 1)), side, side))
 
 
-def _single(rng: Random, target: float) -> Graph | None:
-    """Single steps in any order."""
-    w, sizes = _start(rng), Sizes(rng)
+def _single(rng: Random, target: float) -> Drawn | None:
+    """Single steps of some kinds in any order."""
+    w = _start(rng)
+    sizes = Sizes(rng, w.shapes["input"][1])
     x = _stem(w, rng, sizes)
+    kept = {step for step in STEPS if rng.random() < STEP_SHARE}
+    kinds = [step for step in STEPS if step in kept] or [STEPS[0]]
+    used: dict[str, None] = {}
     for _ in range(rng.randint(8, 28)):
         if w.macs > target:
             break
-        x = rng.choice(STEPS)(w, x, rng, sizes)
+        step = rng.choice(kinds)
+        used[_name(step)] = None
+        x = step(w, x, rng, sizes)
         if math.prod(w.shapes[x]) > LARGEST_MAP:
             return None
         if w.shapes[x][1] > 6 and rng.random() < 0.15:
-            x = _down(w, x, rng, sizes)
-    return None if w.macs > 3 * target or len(w.ops) < FEWEST_OPS else _end(w, x, rng)
+            x = down(w, x, rng, sizes)
+    return None if w.macs > 3 * target or len(w.ops) < FEWEST_OPS else Drawn(_end(w, x, rng), tuple(used))
 
 
-def _repeated(rng: Random, target: float) -> Graph | None:
+def _repeated(rng: Random, target: float) -> Drawn | None:
     """Motifs of a few steps, each repeated up to five times, in stages that halve the map and widen it."""
-    w, sizes = _start(rng), Sizes(rng)
+    w = _start(rng)
+    sizes = Sizes(rng, w.shapes["input"][1])
     x = _stem(w, rng, sizes)
     act = rng.choice(ACTS[:-1])
     growth = rng.choice((1.4, 1.6, 2.0, 2.0))
     kinds = rng.sample(MOTIFS, rng.choice((1, 1, 2)))
+    used: dict[str, None] = {}
     for stage in range(rng.randint(2, 5)):
         if stage and w.shapes[x][1] > 6:
-            x = _down(w, x, rng, sizes)
+            x = down(w, x, rng, sizes)
             sizes.width *= growth
         kind = rng.choice(kinds)
+        used[_name(kind)] = None
         shape = kind(rng, sizes)
         for _ in range(rng.randint(1, 5)):
             if w.macs > target or len(w.ops) > MOST_OPS:
@@ -89,16 +112,10 @@ def _repeated(rng: Random, target: float) -> Graph | None:
             x = shape(w, x, act)
             if math.prod(w.shapes[x]) > LARGEST_MAP:
                 return None
-    return None if w.macs > 3 * target or w.macs < target / 10 or len(w.ops) < FEWEST_OPS else _end(w, x, rng)
+    if w.macs > 3 * target or w.macs < target / 10 or len(w.ops) < FEWEST_OPS:
+        return None
+    return Drawn(_end(w, x, rng), tuple(used))
 
 
-def _down(w: Writer, x: str, rng: Random, sizes: Sizes) -> str:
-    way = rng.random()
-    width = sizes.near(min(w.shapes[x][0] * rng.choice((1, 1.5, 2)), 2048))
-    if way < 0.3:
-        return w.pool(x, rng.choice(("MaxPool", "AveragePool")), rng.choice((2, 3)), 2, ceil=rng.random() < 0.2)
-    if way < 0.6:
-        y = w.act(w.conv(x, w.shapes[x][0], (3, 3), stride=2, groups=w.shapes[x][0]), rng.choice(ACTS))
-        return w.act(w.conv(y, width), rng.choice(ACTS))
-    kernel = rng.choice((1, 3, 3, 5))
-    return w.act(w.conv(x, width, (kernel, kernel), stride=2), rng.choice(ACTS))
+def _name(part: Callable[..., object]) -> str:
+    return part.__name__.strip("_")

@@ -15,10 +15,11 @@ KERNELS = ((1, 1), (1, 1), (3, 3), (3, 3), (3, 3), (5, 5), (7, 7), (1, 7), (7, 1
 class Sizes:
     """How wide maps are in one network: an alignment, and a width that stages multiply."""
 
-    def __init__(self, rng: Random):
+    def __init__(self, rng: Random, side: int):
         self.rng = rng
         self.align = rng.choice((1, 2, 4, 8, 8, 16, 16, 32))
-        self.width = math.exp(rng.uniform(math.log(8), math.log(128)))
+        # Small maps are wide where the stages of a network end: few pixels for many weights.
+        self.width = math.exp(rng.uniform(math.log(8), math.log(128 if side > 64 else 256)))
 
     def near(self, width: float) -> int:
         """A width close to this one, nearly always of the network's alignment."""
@@ -31,7 +32,7 @@ class Sizes:
 
     def groups(self, channels: int, width: int) -> int:
         """A number of groups that both divide, groups of 2 to 32 channels being likely."""
-        wanted = channels / self.rng.choice((2, 4, 8, 16, 16, 32, 32))
+        wanted = channels / self.rng.choice((2, 4, 8, 16, 16, 32, 32, 64, 128))
         options = [g for g in range(2, channels) if channels % g == 0 and width % g == 0]
         return min(options, key=lambda g: abs(math.log(g / wanted))) if options and wanted > 1 else 1
 
@@ -64,7 +65,7 @@ def squeeze(w: Writer, x: str, rng: Random, sizes: Sizes) -> str:
 def _branches(w: Writer, x: str, rng: Random, sizes: Sizes) -> str:
     parts = [_convolution(w, x, rng, sizes) for _ in range(rng.randint(1, 3))]
     if rng.random() < 0.5:
-        parts.append(w.pool(x, rng.choice(("MaxPool", "AveragePool")), 3, 1))
+        parts.append(pooled(w, x, rng, sizes))
     if rng.random() < 0.4 or len(parts) == 1:
         parts.append(x)
     return w.concat(parts)
@@ -83,17 +84,31 @@ def _pre_norm(w: Writer, x: str, rng: Random, sizes: Sizes) -> str:
     return _convolution(w, w.act(w.norm(x), rng.choice(ACTS)), rng, sizes)
 
 
-def _pooled(w: Writer, x: str, rng: Random, sizes: Sizes) -> str:
-    return w.pool(x, rng.choice(("MaxPool", "AveragePool")), 3, 1)
+def pooled(w: Writer, x: str, rng: Random, sizes: Sizes) -> str:
+    """A pooling that keeps the map's size."""
+    return w.pool(x, rng.choice(("MaxPool", "AveragePool")), rng.choice((3, 3, 5)), 1, padded=rng.random() < 0.5)
 
 
 def _grouped(w: Writer, x: str, rng: Random, sizes: Sizes) -> str:
     channels = w.shapes[x][0]
     groups = sizes.groups(channels, channels)
-    y = w.act(w.conv(x, channels, groups=groups), rng.choice(ACTS))
+    kernel = rng.choice((1, 1, 3))
+    y = w.act(w.conv(x, channels, (kernel, kernel), groups=groups), rng.choice(ACTS))
     return w.shuffle(y, groups) if groups > 1 else y
 
 
+def _rare(w: Writer, x: str, rng: Random, sizes: Sizes) -> str:
+    """What few networks have: other activations, a norm over channels, dilated depthwise convolutions."""
+    way = rng.random()
+    if way < 0.4:
+        return w.act(x, rng.choice(("tanh", "leaky_relu", "hard_sigmoid")))
+    if way < 0.6:
+        return w.response_norm(x, 5)
+    channels, kernel = w.shapes[x][0], rng.choice((3, 5))
+    return w.conv(x, channels, (kernel, kernel), groups=channels, dilation=2)
+
+
 STEPS: tuple[Callable[[Writer, str, Random, Sizes], str], ...] = (
-    *(_convolution,) * 6, *(_residual,) * 3, *(squeeze,) * 2, *(_branches,) * 2, _halves, _pre_norm, _pooled, _grouped,
+    *(_convolution,) * 6, *(_residual,) * 3, *(squeeze,) * 2, *(_branches,) * 2, _halves, _pre_norm, pooled, _grouped,
+    _rare,
 )  # fmt: skip

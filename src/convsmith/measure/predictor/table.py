@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from convsmith.arch import write_whole_bytes
+from convsmith.measure.predictor.graph import Shape
 from convsmith.measure.predictor.kernels import LAW, NUMBERS, VERSION, Kernel
 from convsmith.measure.predictor.trees import Array
 from convsmith.measure.predictor.turns import Measured
 
-FORMAT = "convsmith/latency/1"
+FORMAT = "convsmith/latency/2"
+LEAST_OF_A_BATCH = 16  # networks, before a batch counts as measured
 KEY = "convsmith"  # of the file's metadata, whose value is JSON
 
 
@@ -39,6 +42,7 @@ class Table:
 
     about: About
     names: list[str] = field(default_factory=list)
+    input_shapes: list[Shape] = field(default_factory=list)
     latencies_ms: list[float] = field(default_factory=list)
     kernels: list[tuple[Kernel, ...]] = field(default_factory=list)
     times_us: list[tuple[float, ...]] = field(default_factory=list)
@@ -47,12 +51,26 @@ class Table:
         """More networks."""
         for network in measured:
             self.names.append(network.name)
+            self.input_shapes.append(network.input_shape)
             self.latencies_ms.append(network.latency_ms)
             self.kernels.append(network.kernels)
             self.times_us.append(network.times_us)
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def outside(self, input_shape: Shape) -> list[str]:
+        """What of an input (N, C, H, W) no measured networks had, in words: its batch, or its size."""
+        batches = Counter(shape[0] for shape in self.input_shapes)
+        held = sorted(batch for batch, networks in batches.items() if networks >= LEAST_OF_A_BATCH)
+        sides = [side for shape in self.input_shapes for side in shape[2:]] or [0]
+        found = []
+        if input_shape[0] not in held:
+            found.append(f"a batch of {input_shape[0]}, measured {', '.join(map(str, held))}")
+        if min(input_shape[2:]) < min(sides) or max(input_shape[2:]) > max(sides):
+            sizes = "x".join(map(str, input_shape[2:]))
+            found.append(f"an input of {sizes} pixels, measured {min(sides)} to {max(sides)}")
+        return found
 
     def save(self, path: Path, more: Mapping[str, Array], notes: Mapping[str, Any]) -> None:
         """Write the file whole: the table, arrays of a fitted model, and notes on them as plain JSON values."""
@@ -72,6 +90,7 @@ class Table:
             "notes": dict(notes),
         }
         arrays = {
+            "table.input_shape": np.array(self.input_shapes, dtype=np.int32).reshape(-1, 4),
             "table.latency_ms": np.array(self.latencies_ms),
             "table.count": np.array([len(own) for own in self.kernels], dtype=np.int32),
             "table.time_us": np.array([time for own in self.times_us for time in own], dtype=np.float32),
@@ -98,6 +117,7 @@ def load(path: Path) -> tuple[Table, dict[str, Array], dict[str, Any]]:
         )
     own = {name.removeprefix("table."): arrays.pop(name) for name in list(arrays) if name.startswith("table.")}
     table = Table(About(**document["about"]))
+    table.input_shapes = [tuple(shape) for shape in own["input_shape"].tolist()]
     table.names, table.latencies_ms = list(document["networks"]), own["latency_ms"].tolist()
     end = 0
     columns = [own[name].tolist() for name in ("group", "variant", "law", "numbers", "time_us")]

@@ -7,6 +7,8 @@ from typing import Any
 
 from convsmith.measure.predictor.graph import Graph, Op, Shape
 
+ACTS = {"relu": "Relu", "sigmoid": "Sigmoid", "hard_swish": "HardSwish", "tanh": "Tanh"}  # those of one operator
+
 
 class Writer:
     """A network under construction: each method adds an operator and returns the name of its map.
@@ -65,12 +67,14 @@ class Writer:
             return self.op("Clip", [x, self.scalar(0.0), self.scalar(6.0)], shape)
         if kind == "silu":
             return self.op("Mul", [x, self.op("Sigmoid", [x], shape)], shape)
+        if kind == "leaky_relu":
+            return self.op("LeakyRelu", [x], shape, alpha=0.1)
         if kind == "hard_sigmoid":
             return self.op("HardSigmoid", [x], shape, alpha=1 / 6, beta=0.5)
-        return self.op({"relu": "Relu", "sigmoid": "Sigmoid", "hard_swish": "HardSwish"}[kind], [x], shape)
+        return self.op(ACTS[kind], [x], shape)
 
-    def pool(self, x: str, kind: str, kernel: int, stride: int, *, ceil: bool = False) -> str:
-        """A max or average pooling."""
+    def pool(self, x: str, kind: str, kernel: int, stride: int, *, ceil: bool = False, padded: bool = True) -> str:
+        """A max or average pooling; `padded` says whether an average counts the padding."""
         channels, height, side = self.shapes[x]
         pad = kernel // 2 if kernel % 2 else 0
         sizes = []
@@ -78,7 +82,7 @@ class Writer:
             whole, rest = divmod(s + 2 * pad - kernel, stride)
             out = whole + 1 + (1 if ceil and rest and (whole + 1) * stride < s + pad else 0)
             sizes.append(out)
-        more = {"count_include_pad": 1} if kind == "AveragePool" else {}
+        more = {"count_include_pad": int(padded)} if kind == "AveragePool" else {}
         return self.op(
             kind,
             [x],
@@ -122,6 +126,24 @@ class Writer:
             self.shapes[name] = (width, *size)
         return names[0], names[1]
 
+    def crop(self, x: str) -> str:
+        """The map without its first row and column."""
+        channels, height, side = self.shapes[x]
+        starts, ends, axes = self._sizes(1, 1), self._sizes(height, side), self._sizes(2, 3)
+        return self.op("Slice", [x, starts, ends, axes], (channels, height - 1, side - 1))
+
+    def response_norm(self, x: str, size: int) -> str:
+        """A map over a power of the mean of squares of neighbouring channels (local response norm)."""
+        channels, *side = shape = self.shapes[x]
+        y = self.op("Reshape", [self.mul(x, x), self._sizes(self.batch, 1, channels, *side)], (1, *shape))
+        before = size // 2
+        pads = self._sizes(0, 0, before, 0, 0, 0, 0, size - 1 - before, 0, 0)
+        y = self.op("Pad", [y, pads, self.scalar(0.0)], (1, channels + size - 1, *side))
+        y = self.op("AveragePool", [y], (1, *shape), kernel_shape=(size, 1, 1), strides=(1, 1, 1), pads=(0,) * 6)
+        y = self.op("Reshape", [y, self._sizes(self.batch, *shape)], shape)
+        y = self.op("Add", [self.op("Mul", [y, self.scalar(1e-4)], shape), self.scalar(1.0)], shape)
+        return self.op("Div", [x, self.op("Pow", [y, self.scalar(0.75)], shape)], shape)
+
     def shuffle(self, x: str, groups: int) -> str:
         """A channel shuffle as torch's exporter writes it."""
         channels, *size = self.shapes[x]
@@ -156,10 +178,10 @@ class Writer:
             self._scalars[value] = self._constant((value,), ())
         return self._scalars[value]
 
-    def graph(self, output: str) -> Graph:
-        """The network."""
+    def graph(self, output: str, *, opset: int = 18) -> Graph:
+        """The network, in the operators of an opset."""
         shapes = {name: (self.batch, *shape) for name, shape in self.shapes.items()}
-        return Graph(self.ops, ["input"], [output], shapes | self._constant_shapes, self._constants)
+        return Graph(self.ops, ["input"], [output], shapes | self._constant_shapes, self._constants, opset)
 
     def _weight(self, *shape: int) -> str:
         return self._constant(None, shape)

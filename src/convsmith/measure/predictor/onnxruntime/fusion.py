@@ -84,17 +84,22 @@ def _merge_next(
 def fuse_behind_layout(graph: Graph) -> None:
     """Where a convolution stayed plain: a sum goes into it, with the activation behind, and its name changes."""
     uses, producers = graph.uses(), graph.producers()
+    place = {id(op): i for i, op in enumerate(graph.ops)}
     gone: set[int] = set()
     for op in graph.ops:
         if op.kind == "Add" and len({graph.shapes.get(name) for name in op.inputs}) == 1:
-            for n, name in enumerate(op.inputs):
-                writer = producers.get(name)
-                if writer is not None and _is_conv(writer) and uses[name] == 1 and len(writer.inputs) < 4:
-                    writer.inputs = [*writer.inputs, *[""] * (3 - len(writer.inputs)), op.inputs[1 - n]]
-                    writer.outputs = list(op.outputs)
-                    producers[op.outputs[0]] = writer
-                    gone.add(id(op))
-                    break
+            writers = [producers.get(name) for name in op.inputs]
+            fitting = [
+                (place[id(writer)], n, writer)
+                for n, (name, writer) in enumerate(zip(op.inputs, writers, strict=True))
+                if writer is not None and _is_conv(writer) and uses[name] == 1 and len(writer.inputs) < 4
+            ]
+            if fitting:  # of two the one that runs first
+                _, n, writer = min(fitting)
+                writer.inputs = [*writer.inputs, *[""] * (3 - len(writer.inputs)), op.inputs[1 - n]]
+                writer.outputs = list(op.outputs)
+                producers[op.outputs[0]] = writer
+                gone.add(id(op))
     graph.ops = in_order([op for op in graph.ops if id(op) not in gone], graph)
     _fuse_activations(graph)
     for op in graph.ops:
@@ -161,8 +166,9 @@ def _fuse_quick_gelu(graph: Graph) -> None:
 
 
 def _fuse_pads(graph: Graph) -> None:
-    """Zeros around a map that one convolution reads are padding of the convolution."""
-    uses, readers = graph.uses(), {op.inputs[0]: op for op in graph.ops if op.kind == "Conv"}
+    """Zeros around a map that one convolution or average reads are padding of it."""
+    uses = graph.uses()
+    readers = {op.inputs[0]: op for op in graph.ops if op.kind in ("Conv", "AveragePool")}
     gone = set()
     for op in graph.ops:
         reader = readers.get(op.outputs[0])
@@ -172,10 +178,17 @@ def _fuse_pads(graph: Graph) -> None:
         value = graph.constants.get(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] else (0,)
         if op.attributes.get("mode", "constant") != "constant" or value not in ((0,), (0.0,)) or min(pads) < 0:
             continue
-        if len(pads) == 8 and not any((*pads[:2], *pads[4:6])):
-            sides = [int(a + b) for a, b in zip(reader.ints("pads", (0,) * 4), (*pads[2:4], *pads[6:]), strict=True)]
-            reader.inputs[0], reader.attributes = op.inputs[0], {**reader.attributes, "pads": tuple(sides)}
-            gone.add(id(op))
+        rank = len(pads) // 2
+        old = reader.ints("pads", (0,) * (2 * rank - 4))
+        averages = reader.kind == "AveragePool"
+        if any((*pads[:2], *pads[rank : rank + 2])) or (
+            averages and any(old) and not reader.attributes.get("count_include_pad")
+        ):
+            continue
+        sides = [int(a + b) for a, b in zip(old, (*pads[2:rank], *pads[rank + 2 :]), strict=True)]
+        counted = {"count_include_pad": 1} if averages else {}
+        reader.inputs[0], reader.attributes = op.inputs[0], {**reader.attributes, "pads": tuple(sides), **counted}
+        gone.add(id(op))
     graph.ops = [op for op in graph.ops if id(op) not in gone]
 
 

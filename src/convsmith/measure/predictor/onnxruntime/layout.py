@@ -92,8 +92,9 @@ class _Layout:
 
     def _pool(self, op: Op) -> None:
         channels = self.graph.shapes[op.inputs[0]][1]
-        # The blocked kernel of the average has no ceil_mode.
-        odd = len(self.graph.shapes[op.inputs[0]]) != 4 or (op.kind == "AveragePool" and op.attributes.get("ceil_mode"))
+        # The blocked kernel of an average that counts its padding has no ceil_mode.
+        counts = op.kind == "AveragePool" and op.attributes.get("ceil_mode") and op.attributes.get("count_include_pad")
+        odd = len(self.graph.shapes[op.inputs[0]]) != 4 or counts
         if odd or channels % self.block or len(op.outputs) > 1:
             self.ops.append(op)
             return
