@@ -16,7 +16,7 @@ below 1 where ours is faster. Each part writes `DATE_cuda_PART.csv`:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import detection_table
@@ -35,7 +35,6 @@ from convsmith.nn import ChannelShuffle, Shift
 
 FORMATS = shift_speed.FORMATS
 NETWORKS = ("resnet50", "mobilenet_v2", "shufflenet_v2_x1_0", "densenet121", "xception", "shiftnet_a")
-FORMS = (("eager", "float32"), ("eager", "bfloat16"), ("compile", "float32"), ("compile", "bfloat16"))
 
 
 def recorded(function: Callable[[Tensor], object], x: Tensor) -> Callable[[], object]:
@@ -100,14 +99,15 @@ def operators(rounds: int, seconds: float) -> Iterator[dict[str, object]]:
                     yield {"operator": "channel shuffle", "case": case, **measured(calls, rounds, seconds)}
 
 
-def networks(rounds: int, seconds: float) -> Iterator[dict[str, object]]:
+def networks(rounds: int, seconds: float, backends: Sequence[str]) -> Iterator[dict[str, object]]:
     for name in NETWORKS:
         side = cs.zoo.variants()[name].input_size
         network = cs.create_model(name).eval().cuda().to(memory_format=torch.channels_last)
         x = torch.randn(64, 3, side, side, device="cuda").contiguous(memory_format=torch.channels_last)
         prepared = {
             f"{backend} {precision}": cs.deploy.prepare(network, x, backend=backend, precision=precision)
-            for backend, precision in FORMS
+            for backend in backends
+            for precision in ("float32", "bfloat16")
         }
         for batch in (1, 64):
             image = x[:batch].contiguous(memory_format=torch.channels_last)
@@ -197,7 +197,7 @@ def pies(rounds: int, seconds: float) -> Iterator[dict[str, object]]:
             }
 
 
-PARTS = {
+PARTS: dict[str, Callable[..., Iterator[dict[str, object]]]] = {
     "operators": operators,
     "networks": networks,
     "guidelines": curves,
@@ -210,15 +210,17 @@ OVER = [f"over_{name}" for name in ("copy", "nchw", "nhwc", "naive")]
 def main() -> None:
     parser = arguments(__doc__, rounds=15, seconds=2)
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--backends", nargs="*", default=["eager", "compile"], help="of the networks, eager first")
     given = parser.parse_args()
     torch.set_num_threads(1)
     device = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
     for part in given.parts:
+        options = {"backends": given.backends} if part == "networks" else {}
         columns = ["operator", "case", "ours_ms", *OVER, *(f"{o}_quartiles" for o in OVER)]
         write(
             given.out,
             f"cuda_{part}",
-            PARTS[part](given.rounds, given.seconds),
+            PARTS[part](given.rounds, given.seconds, **options),
             device,
             columns=columns if part == "operators" else None,
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import convsmith as cs
@@ -337,6 +338,17 @@ def test_the_kernel_for_gpus_in_tritons_interpreter():
     assert done.returncode == 0, done.stderr
 
 
+def test_compiled_for_a_gpu_it_is_the_operator():
+    pytest.importorskip("triton")
+    graphs = []
+    block = Shift(32)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        # No device is needed to follow a program over tensors without values.
+        x = torch.empty(2, 32, 8, 8, device="cuda")
+        torch.compile(block, backend=lambda graph, _: graphs.append(graph.graph) or graph.forward)(x)
+    assert torch.ops.convsmith.shift in {node.target for node in graphs[0].nodes}
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("form", [ROWS, LAST])
 @pytest.mark.parametrize("interleaved", [False, True])
@@ -352,3 +364,20 @@ def test_on_a_gpu(triton, interleaved, form, monkeypatch):
         assert y.is_contiguous(memory_format=form)
         (found,) = torch.autograd.grad(y.sum(), x)
         assert torch.equal(found, torch.autograd.grad(expected.sum(), x)[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("form", [ROWS, LAST])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_compiled_for_a_gpu_it_is_one_kernel(interleaved, form):
+    pytest.importorskip("triton")
+    block = shift_of(200, kernel_size=5, interleaved=interleaved).cuda()
+    x = torch.randn(3, 200, 29, 30, device="cuda").to(memory_format=form).requires_grad_()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as record:
+        y = torch.compile(block)(x)
+        (found,) = torch.autograd.grad(y.sum(), x)
+    expected = by_convolution(x.double(), kernel_size=5, interleaved=interleaved)
+    assert torch.equal(y.double(), expected)
+    assert torch.equal(found.double(), torch.autograd.grad(expected.sum(), x)[0].double())
+    kernel = "_last_kernel" if form is LAST else "_rows_kernel"
+    assert sum(event.count for event in record.key_averages() if event.key == kernel) == 2

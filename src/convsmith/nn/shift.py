@@ -35,8 +35,9 @@ class Shift(nn.Module):
 
     A shift is the depthwise convolution with the one-hot kernels `taps`, and is computed so in one case: of
     channels-last maps in float32 or bfloat16 on the CPU, where no copy of a few channels at a time is as fast. An
-    infinite or undefined value then spreads over its neighbours. All else is copied; in programs of `torch.compile` for
-    the CPU in one pass, by an operator in C++ that is compiled where there is a compiler (`shift_cpu.py`).
+    infinite or undefined value then spreads over its neighbours. All else is copied; in programs of `torch.compile` in
+    one pass, by an operator: in C++ for the CPU, compiled where there is a compiler (`shift_cpu.py`), and in Triton for
+    CUDA devices.
     """
 
     taps: Tensor
@@ -115,7 +116,11 @@ def shift(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int,
 
 def _is_for_operator(x: Tensor, moves: Moves, last: bool) -> bool:
     """Whether a compiled program takes the operator in C++, and has nothing faster."""
-    if not x.is_cpu or x.element_size() > 8 or torch.compiler.is_exporting():
+    if torch.compiler.is_exporting():
+        return False
+    if x.is_cuda:
+        return has_triton()
+    if not x.is_cpu or x.element_size() > 8:
         return False
     # Where hardly two neighbouring channels move alike, oneDNN's convolution is quicker on large channels-last maps.
     neighbours = 1 if moves.interleaved else x.shape[1] // moves.kernel_size**2
@@ -140,3 +145,11 @@ def triton_kernel() -> Run | None:
     except ImportError:
         return None
     return by_triton
+
+
+def has_triton() -> bool:
+    """Whether there is a kernel for CUDA devices, which is also that of the operator there."""
+    return triton_kernel() is not None
+
+
+vars(has_triton)["_dynamo_marked_constant"] = True  # a compiler need not follow the import

@@ -34,7 +34,7 @@ class KernelWatch(Watch):  # type: ignore[no-untyped-call]
 def kernel_milliseconds(call: Callable[[], object]) -> list[float]:
     """The milliseconds of the kernels that each operator of a call launches, in order."""
     watch = KernelWatch()
-    with torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as record:
         with watch:
             call()
         torch.cuda.synchronize()
