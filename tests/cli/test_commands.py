@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -175,6 +176,12 @@ def test_advise(convsmith, tmp_path):
     assert "norm" not in [line.split()[0] for line in out.splitlines() if line]
     use = next(line for line in err.splitlines() if line.startswith("use: "))
     assert cs.zoo.about("shufflenet_v2_x0_5").use in use
+    header = out.splitlines()[1]
+    assert "MACs" in header
+    assert not {"time", "latency"} & set(header.split())  # nothing was measured
+    code, _, err = convsmith("advise", "tiny.json", "--no-timed", "--calibration", "none.safetensors")
+    assert code == 2
+    assert "none.safetensors" in err
     code, _, err = convsmith("advise", "tiny.json", "--device", "toaster", "--no-timed")
     assert code == 2
     assert "unknown device 'toaster'" in err
@@ -210,6 +217,28 @@ def test_profile(convsmith, monkeypatch):
     code, out, _ = convsmith("profile", "tiny.json", "--by", "layer")
     assert "of peak" in out.splitlines()[0]
     assert "stem.0.conv" in out
+
+
+def test_auto_says_what_it_chose_from(convsmith):
+    code, _, err = convsmith("latency", "tiny.json", "--backend", "auto", "--rounds", 3, "--seconds", 0.1)
+    assert code == 0
+    (line,) = (line for line in err.splitlines() if re.match(r"tiny\.json: \w+ of ", line))
+    assert all(f"{name} " in line for name in cs.deploy.backends.installed(thorough=False))
+    (row,) = from_json(
+        convsmith("latency", "tiny.json", "--backend", "auto", "--rounds", 3, "--seconds", 0.1, "--json")
+    )
+    assert row["backend"] == min(row["tried_ms"], key=row["tried_ms"].get)
+
+
+def test_other_libraries_warnings_do_not_leak(convsmith):
+    found = from_json(convsmith("cost", "torchvision:googlenet", "--json"))  # warnings are errors here
+    assert found[0]["macs"] > 10**9
+
+
+def test_predict_offers_what_it_can_predict(convsmith):
+    code, out, _ = convsmith("predict", "--help")
+    assert code == 0
+    assert "timm:" not in out
 
 
 def test_profile_writes_a_page(convsmith, monkeypatch):
@@ -344,7 +373,9 @@ def test_train_takes_the_classes_and_channels_of_the_data(convsmith):
         (("search", "--data", "digits", "--max-latency-ms", "1", "--backend", "nope"), "unknown back end 'nope'"),
         (("search", "--data", "digits", "--strategy", "random", "--population", "3"), "belong to regularized"),
         (("cost", "negative.json"), "negative"),
-        (("cost", "torchvision:vit_b_16", "--input-size", "100"), "must take an input of 1x3x100x100, and fails ("),
+        (("cost", "torchvision:vit_b_16", "--input-size", "100"), "an input of shape (1, 3, 100, 100), and fails in"),
+        (("profile", "tiny.json", "--backend", "compile"), "compile cannot be profiled: its kernels compute parts of"),
+        (("profile", "tiny.json", "--backend", "nope"), "unknown back end 'nope'; give eager, onnxruntime or openvino"),
         (
             ("search", "--data", "digits", "--max-latency-ms", "1", "--latency", "predicted"),
             "a predictor can be calibrated for onnxruntime, got 'eager'; measure latency with it",

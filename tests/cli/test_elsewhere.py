@@ -57,7 +57,8 @@ def test_networks_are_exported_sent_and_measured(convsmith):
     [
         (("a.onnx", "--target", "pi"), "a target is ssh://[user@]host[:port] or adb:[SERIAL], got 'pi'"),
         (("a.onnx", "--target", "ssh://pi:99999"), "a target is ssh://"),
-        (("none.onnx", "--target", "ssh://pi"), "there is no file none.onnx"),
+        (("none.onnx", "--target", "ssh://pi"), "there is no file none.onnx; look at the path, or write it with"),
+        (("tiny.json", "none.onnx", "--target", "ssh://pi"), "there is no file none.onnx; look at the path"),
         (("a.onnx", "a.pte", "--target", "ssh://pi"), "of one format, got .onnx and .pte"),
         (("a.pte", "--target", "adb:"), ".pte files need a runner"),
         (("a.pte", "--target", "adb:", "--runner", "none"), "there is no runner none"),
@@ -75,6 +76,14 @@ def test_wrong_input_is_one_line_and_exit_code_2(convsmith, arguments, message):
     assert message in err
     lines = err.splitlines()
     assert len(lines) == 1 or lines[0].startswith("Usage:")
+
+
+def test_a_host_out_of_reach_is_told_before_anything_is_exported(convsmith, tmp_path):
+    (tmp_path / "bin/ssh").write_text("#!/bin/sh\necho 'ssh: connect to host pi: Connection refused' >&2\nexit 255\n")
+    code, out, err = convsmith("tiny.json", "--target", "ssh://pi", "--input-size", 8)
+    assert (code, out) == (1, "")
+    assert "nothing answers there" in err
+    assert "exporting" not in err
 
 
 @pytest.mark.parametrize(

@@ -395,6 +395,19 @@ def test_a_linear_layer_whose_channels_are_not_the_norms_is_no_pair():
         twin(torch.randn(3, 4, 9))
 
 
+def test_an_example_tells_what_a_norm_behind_a_linear_layer_gets():
+    layers = nn.Linear(9, 4), nn.BatchNorm1d(4), nn.Flatten(), nn.Linear(16, 3), nn.BatchNorm1d(3)
+    network = randomised(nn.Sequential(*layers))
+    x = torch.randn(3, 4, 9).double()
+    folded = fold_norm(network, x)
+    assert folded.folded_norms == ("4",)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(x), network.eval()(x))
+    assert not any(module._forward_pre_hooks for module in folded.modules())
+    flat = nn.Sequential(nn.Linear(9, 4), nn.BatchNorm1d(4))
+    assert fold_norm(flat, torch.randn(3, 9)).folded_norms == ("1",)
+
+
 def test_a_network_that_cannot_be_copied_is_refused():
     module = nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6))
     module.computed = module[0].weight * 2

@@ -1,8 +1,11 @@
+import contextlib
+import sys
 import time
 
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import DeformConv2d
 
 from convsmith import deploy
 from convsmith.deploy.backends.registry import _BACKENDS, Backend, register
@@ -10,6 +13,15 @@ from convsmith.deploy.backends.registry import _BACKENDS, Backend, register
 
 def network():
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(32, 5))
+
+
+class Deformed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.offset = DeformConv2d(3, 4, 3), nn.Conv2d(3, 18, 3)
+
+    def forward(self, x):
+        return self.conv(x, self.offset(x))
 
 
 IMAGES = torch.randn(2, 3, 4, 4)
@@ -50,6 +62,61 @@ def test_onnxruntime_agrees_with_eager_at_other_batch_sizes():
         x = torch.randn(batch, 3, 4, 4)
         with torch.no_grad():
             torch.testing.assert_close(prepared(x), module(x), rtol=1e-4, atol=1e-5)
+
+
+class Island(nn.Module):
+    """Group norm and gelu in float64, inside a float32 network."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.GroupNorm(2, 8).double()
+
+    def forward(self, x):
+        return nn.functional.gelu(self.norm(x.double())).float()
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        ("onnxruntime", r"ONNX Runtime has no \w+ in float64, which 1\.norm needs; compute there in float32"),
+        ("openvino", r"in one type, and GroupNorm 1\.norm has float64 in a network of float32; try onnxruntime"),
+    ],
+)
+def test_a_part_of_another_type_is_named(backend, message):
+    pytest.importorskip(backend)
+    with pytest.raises(ValueError, match=message):
+        deploy.prepare(nn.Sequential(nn.Conv2d(3, 8, 3), Island()), IMAGES, backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"),
+            r"cannot take Pad of 0 \(Unsupported padding mode: \[w",
+        ),
+        (Deformed(), r"has no DeformConv, which 0.* needs; try onnxruntime"),
+    ],
+)
+def test_openvino_names_the_operator_that_it_cannot_take(part, message):
+    pytest.importorskip("openvino")
+    with pytest.raises(ValueError, match=f"OpenVINO {message}"):
+        deploy.prepare(nn.Sequential(part, nn.ReLU()), IMAGES, backend="openvino")
+
+
+def test_auto_says_which_back_ends_lack_a_precision():
+    pytest.importorskip("onnxruntime")
+    prepared = deploy.prepare(network(), IMAGES, precision="bfloat16", threads=1)
+    assert "computes in float32 or float16, and bfloat16 is asked for" in prepared.rejected["onnxruntime"]
+    assert prepared.backend not in prepared.rejected
+
+
+def test_auto_measures_on_held_cores(monkeypatch):
+    held = []
+    module = sys.modules["convsmith.deploy.comparison"]
+    monkeypatch.setattr(module, "pinned", lambda count: held.append(count) or contextlib.nullcontext())
+    deploy.prepare(network(), IMAGES, threads=1)
+    assert held == [1]
 
 
 @pytest.mark.parametrize("backend", ["eager", "onnxruntime"])

@@ -16,6 +16,10 @@ TINY = cs.Architecture(
 )
 
 
+def advised(module, shape):
+    return cs.measure.advise(module, input_shape=shape, timed=False)
+
+
 def test_the_figures_of_an_architecture_by_hand():
     cost = cs.measure.cost(TINY, (2, 3, 8, 8))
     assert cost.params == 3 * 8 * 9 + 2 * 8 + 8 * 16 * 9 + 2 * 16 + 16 * 10 + 10
@@ -77,6 +81,46 @@ def test_an_input_that_does_not_fit_is_told():
         cs.measure.cost(TINY, (1, 1, 8, 8))
     with pytest.raises(ValueError, match=r"an input shape is \(N, C, H, W\) in positive integers, got \(1, 3, 8\)"):
         cs.measure.cost(TINY, (1, 3, 8))
+
+
+class Deeper(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 4, 3))
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("measured", [cs.measure.cost, cs.measure.summary, cs.measure.receptive_field, advised])
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 3, 0, 8), r"positive integers, got \(1, 3, 0, 8\); give one such as \(1, 3, 224, 224\)"),
+        ((), r"positive integers, got \(\); give one such as"),
+        ((1, 3.0, 8, 8), r"positive integers, got \(1, 3.0, 8, 8\); give one such as"),
+        (
+            (1, 4, 8, 8),
+            r"of 3 channels got 4; give|\(1, 4, 8, 8\), and fails in inner\.1 Conv2d\(3, 4, .*; give input_shape",
+        ),
+        (
+            (1, 3, 2, 8),
+            r"Deeper must take an input of shape \(1, 3, 2, 8\), and fails in inner\.1 Conv2d\(3, .*; give input",
+        ),
+    ],
+)
+def test_another_modules_input_that_does_not_fit_is_told(measured, shape, message):
+    with pytest.raises(ValueError, match=message):
+        measured(Deeper(), shape)
+
+
+def test_what_a_forward_raises_by_itself_passes():
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        cs.measure.cost(Broken(), (1, 3, 8, 8))
 
 
 def test_a_file_with_wrong_figures_is_refused(tmp_path):

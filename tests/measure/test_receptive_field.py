@@ -326,6 +326,16 @@ def test_gates_and_norms_over_the_map_see_everything_and_leave_the_size():
         assert not field.by_module["0"].sees_everything
 
 
+@pytest.mark.parametrize(("dim", "whole"), [(2, (True, False)), (3, (False, True))])
+def test_what_sees_whole_rows_or_columns_is_told(dim, whole):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), Plain(lambda x: x + x.mean(dim, keepdim=True)))
+    field = receptive_field(network, (1, 3, 20, 24))
+    assert (field.size, field.sees_whole, field.sees_everything) == ((3, 3), whole, False)
+    assert field.extent(5, 7) == (((0, 19), (6, 8)) if dim == 2 else ((4, 6), (0, 23)))
+    both = receptive_field(nn.Sequential(network, nn.GroupNorm(2, 4)), (1, 3, 20, 24))
+    assert (both.sees_whole, both.sees_everything) == ((True, True), True)
+
+
 def test_a_fixed_input_size_leaves_sizes_unknown_behind_it():
     class Fixed(nn.Module):
         def __init__(self):

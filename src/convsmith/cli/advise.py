@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import InputSize, Json
-from convsmith.cli.output import print_json, print_table, say
+from convsmith.cli.arguments import InputSize, Json, calibration_file
+from convsmith.cli.findings import document, print_findings, saved
+from convsmith.cli.output import print_json, say
 from convsmith.cli.subjects import one_subject
 
 if TYPE_CHECKING:
-    from convsmith.measure import Finding
+    from convsmith.measure import LatencyPredictor
 
 TaskName = Literal["classification", "detection", "segmentation", "gan", "multi-task", "weights"]
 
@@ -30,6 +30,14 @@ def advise(
     device: Annotated[str, typer.Option(help="Where to measure, as torch names it.")] = "cpu",
     input_size: InputSize = None,
     timed: Annotated[bool, typer.Option(help="Measure what layers cost and what edits gain; else count only.")] = True,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file of `convsmith calibrate`, that of onnxruntime on one thread by default where there is one: "
+            "gains are predicted by it, not measured.",
+            show_default=False,
+        ),
+    ] = None,
     save: Annotated[
         Path | None, typer.Option(help="A folder for the edited architectures.", show_default=False)
     ] = None,
@@ -47,20 +55,17 @@ def advise(
         device=device,
         input_shape=subject.shape(1, input_size),
         timed=timed,
+        predictor=_predictor(calibration),
     )
     about = zoo.about(subject.name) if subject.name in zoo.variants() else None
     if about is not None and about.use:
         reason = f"the lecture on CNN model design, row {about.row}: {about.use}"
         found = [*found, measure.Finding("use", (), None, "", reason, "take it where this fits")]
-    files = _saved(found, save) if save is not None else {}
+    files = saved(found, save) if save is not None else {}
     if json:
-        print_json([{**_document(finding), "file": files.get(finding.rule)} for finding in found])
+        print_json([{**document(finding), "file": files.get(finding.rule)} for finding in found])
         return
-    print_table(
-        ("rule", "~where", "~figure", ">time", ">edited latency", ">MACs", ">memory", "~edit"),
-        ((f.rule, _where(f.where), _figure(f), _share(f.time_share), *_gains(f), f.edit) for f in found),
-        title=f"{subject.name} for {task}",
-    )
+    print_findings(found, title=f"{subject.name} for {task}")
     for finding in found:
         say(f"{finding.rule}: {finding.reason}")
     if input_size is None and task in ("detection", "segmentation"):
@@ -70,38 +75,18 @@ def advise(
         say(f"wrote {', '.join(files.values())}")
 
 
-def _saved(found: list[Finding], folder: Path) -> dict[str, str]:
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for finding in found:
-        if finding.architecture is not None:
-            path = folder / f"{finding.rule.replace(' ', '_').lower()}.json"
-            finding.architecture.save(path)
-            files[finding.rule] = str(path)
-    return files
+def _predictor(calibration: Path | None) -> LatencyPredictor | None:
+    """Of the file that is named, which must be this device's, or of the one that lies where `calibrate` puts it."""
+    from convsmith import measure
 
-
-def _document(finding: Finding) -> dict[str, Any]:
-    fields = {f.name: getattr(finding, f.name) for f in dataclasses.fields(finding) if f.name != "architecture"}
-    gain = None if finding.gain is None else {**dataclasses.asdict(finding.gain), "how": finding.gain.how}
-    return {**fields, "gain": gain}
-
-
-def _where(paths: tuple[str, ...]) -> str:
-    return ", ".join(paths[:2]) + (f" and {len(paths) - 2} more" if len(paths) > 2 else "")
-
-
-def _figure(finding: Finding) -> str:
-    return "" if finding.value is None else f"{finding.value:.3g} {finding.unit}"
-
-
-def _share(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.0f} %"
-
-
-def _gains(finding: Finding) -> tuple[str, str, str]:
-    gain = finding.gain
-    if gain is None:
-        return "", "", ""
-    latency = "" if gain.latency_ratio is None else f"x {gain.latency_ratio:.2f} {gain.how}"
-    return latency, f"x {gain.macs_ratio:.2f}", f"x {gain.memory_ratio:.2f}"
+    kept = calibration_file("cpu", "onnxruntime", 1)
+    if calibration is None and not kept.is_file():
+        return None
+    file = calibration or kept
+    predictor = measure.LatencyPredictor.load(file)
+    about, held = predictor.about, predictor.held_out
+    say(
+        f"gains are predicted for {about.backend} on {about.threads} thread{'s' * (about.threads > 1)} by {file}; "
+        f"{held.within_10:.0%} of networks held out of it were within 10 %"
+    )
+    return predictor

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from convsmith.cli.output import say
-from convsmith.cli.subjects import subjects
+from convsmith.cli.subjects import Subject, subjects
 
 if TYPE_CHECKING:
     from convsmith.measure import Target
@@ -30,15 +30,25 @@ def measured_elsewhere(
     """
     from convsmith import measure
 
+    for name in names:
+        if name.endswith(FILES) and not Path(name).is_file():
+            raise FileNotFoundError(
+                f"files to run on another device must be here, and there is no file {name}; look at the path, or write "
+                "it with `convsmith export`"
+            )
+    # Names first, then the device: an export takes seconds, and would be for nothing.
+    known = {name: [] if name.endswith(FILES) else subjects([name]) for name in names}
+    if any(known.values()):
+        measure.check_reachable(target, timeout_seconds=settings["timeout_seconds"])
     with TemporaryDirectory(prefix="convsmith") as folder:
         files: dict[str, Path] = {}
-        for name in names:
-            if name.endswith(FILES):
+        for name, found in known.items():
+            if not found:
                 files[name] = Path(name)
-            else:
-                files.update(_exported(name, Path(folder), input_size, first=len(files)))
-        found = measure.remote_latency(files, target, **settings)
-    return [{"name": name, **dataclasses.asdict(own)} for name, own in found.items()]
+            for subject in found:
+                files[subject.name] = _exported(subject, Path(folder) / f"{len(files)}.onnx", input_size)
+        measured = measure.remote_latency(files, target, **settings)
+    return [{"name": name, **dataclasses.asdict(own)} for name, own in measured.items()]
 
 
 def refuse_local(settings: Mapping[str, tuple[object, object]]) -> None:
@@ -57,16 +67,12 @@ def refuse_files(names: Sequence[str]) -> None:
             )
 
 
-def _exported(name: str, folder: Path, input_size: int | None, *, first: int) -> dict[str, Path]:
+def _exported(subject: Subject, path: Path, input_size: int | None) -> Path:
     import torch
 
     from convsmith import deploy
 
-    files = {}
-    for index, subject in enumerate(subjects([name]), start=first):
-        path = folder / f"{index}.onnx"
-        example = torch.randn(subject.shape(2, input_size), generator=torch.Generator().manual_seed(0))
-        say(f"exporting {subject.name}")
-        deploy.export(subject.build(), path, example)
-        files[subject.name] = path
-    return files
+    example = torch.randn(subject.shape(2, input_size), generator=torch.Generator().manual_seed(0))
+    say(f"exporting {subject.name}")
+    deploy.export(subject.build(), path, example)
+    return path

@@ -12,9 +12,9 @@ from convsmith.cli.app import app
 from convsmith.cli.arguments import Batch, InputSize, Json, Names, Threads, positive
 from convsmith.cli.elsewhere import measured_elsewhere, refuse_files, refuse_local
 from convsmith.cli.memory import kept_memory
-from convsmith.cli.output import print_json
+from convsmith.cli.output import print_json, say
 from convsmith.cli.subjects import subjects
-from convsmith.cli.times import print_times
+from convsmith.cli.times import print_times, tried
 
 
 @app.command(epilog="Example: convsmith latency resnet18 mobilenet_v2 --backend onnxruntime --threads 2")
@@ -102,6 +102,9 @@ def latency(
             )
             rows += [{"name": name, **dataclasses.asdict(own), "input_size": shape[-1]} for name, own in found.items()]
     _print(rows, ("backend", "device", "precision", "batch", "threads", "input_size"), json=json)
+    if backend == "auto" and not json:
+        for row in rows:
+            say(tried(row))
 
 
 def _print(rows: list[dict[str, Any]], settings: tuple[str, ...], *, json: bool) -> None:

@@ -8,14 +8,19 @@ from typing import Annotated
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import Batch, InputSize, Json, Names, Threads, calibration_file, check_calibration
+from convsmith.cli.arguments import Batch, InputSize, Json, Threads, calibration_file, check_calibration
 from convsmith.cli.output import print_json, print_table, say
 from convsmith.cli.subjects import subjects
 
 
 @app.command(epilog="Example: convsmith predict resnet18 'mobilenet*' --threads 1")
 def predict(
-    architectures: Names,
+    architectures: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ARCH...", help="Zoo names, globs such as 'resnet*', or .json files.", show_default=False
+        ),
+    ],
     backend: Annotated[str, typer.Option(help="What was calibrated.")] = "onnxruntime",
     threads: Threads = 1,
     batch: Batch = 1,

@@ -14,6 +14,13 @@ from convsmith.cli.subjects import one_subject
 if TYPE_CHECKING:
     from convsmith.measure import Field
 
+BESIDES = {  # by whether each value sees all rows, and all columns
+    (True, True): "the whole input",
+    (True, False): "all rows",
+    (False, True): "all columns",
+    (False, False): "",
+}
+
 
 @app.command("receptive-field", epilog="Example: convsmith receptive-field resnet50 --effective")
 def receptive_field(
@@ -66,11 +73,12 @@ def _is_shown(path: str, architecture: object) -> bool:
 
 
 def _numbers(field: Field) -> dict[str, Any]:
-    keys = ("map_size", "size", "stride", "start", "sees_everything")
+    keys = ("map_size", "size", "stride", "start", "sees_everything", "sees_whole")
     return {key: getattr(field, key) for key in keys}
 
 
 def _cells(field: Field) -> tuple[str, ...]:
     pairs = (field.map_size, field.size, field.stride, field.start)
-    texts = ["unknown" if pair is None else " × ".join(f"{value:g}" for value in pair) for pair in pairs]
-    return *texts, "the whole input" if field.sees_everything else ""
+    none = "none" if field.sees_everything else "unknown"
+    texts = [none if pair is None else " × ".join(f"{value:g}" for value in pair) for pair in pairs]
+    return *texts, BESIDES[True, True] if field.sees_everything else BESIDES[field.sees_whole]

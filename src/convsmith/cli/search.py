@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from convsmith.cli.app import app
 from convsmith.cli.arguments import DataName, InputSize, Json, RunDir, Seed, Threads, positive, run_name
+from convsmith.cli.memory import kept_memory
 from convsmith.cli.output import print_json, print_table, say
 from convsmith.cli.search_options import chosen_executor, latency_limit
 
@@ -67,22 +69,24 @@ def search(
     limits = {"params": max_params, "macs": max_macs, "activations": max_activations, "memory_bytes": max_memory_bytes}
     constraints = [searching.cost_constraint(m, v, shape) for m, v in limits.items() if v is not None]  # type: ignore[arg-type]
     searched = searching.spaces.get(space, num_classes=images.num_classes, in_channels=channels, input_size=side)
-    if max_latency_ms is not None:
-        how: Any = {"latency": latency, "backend": backend, "threads": threads, "calibration": calibration}
-        constraints.append(latency_limit(max_latency_ms, shape, searched, **how))
-    recipe = dataclasses.replace(recipes.get("basic"), epochs=epochs, batch_size=batch_size)
-    folder = run_dir or run_name("search", data, space, strategy, seed)
-    history = searching.search(
-        searched,
-        searching.strategies.get(strategy, **_options(strategy, population, sample)),
-        searching.TrainAndMeasure(data, recipe, input_size=input_size),
-        trials=trials,
-        objective=objective,
-        constraints=constraints,
-        seed=seed,
-        run_dir=folder,
-        executor=chosen_executor(executor, workers, timeout_s),
-    )
+    # Latencies are measured in this process, when a calibration is made and for each candidate.
+    with kept_memory() if max_latency_ms is not None else nullcontext():
+        if max_latency_ms is not None:
+            how: Any = {"latency": latency, "backend": backend, "threads": threads, "calibration": calibration}
+            constraints.append(latency_limit(max_latency_ms, shape, searched, **how))
+        recipe = dataclasses.replace(recipes.get("basic"), epochs=epochs, batch_size=batch_size)
+        folder = run_dir or run_name("search", data, space, strategy, seed)
+        history = searching.search(
+            searched,
+            searching.strategies.get(strategy, **_options(strategy, population, sample)),
+            searching.TrainAndMeasure(data, recipe, input_size=input_size),
+            trials=trials,
+            objective=objective,
+            constraints=constraints,
+            seed=seed,
+            run_dir=folder,
+            executor=chosen_executor(executor, workers, timeout_s),
+        )
     states = [trial.state for trial in history]
     if json:
         best = None if history.best is None else dataclasses.asdict(history.best)

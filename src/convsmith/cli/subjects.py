@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -84,9 +85,7 @@ def _foreign(name: str) -> Subject:
         import torchvision
 
         known = torchvision.models.list_models()
-        return Subject(
-            name, 3, 224, None, _checked(name, model, known, lambda: torchvision.models.get_model(model).eval())
-        )
+        return Subject(name, 3, 224, None, _checked(name, model, known, lambda: _of_torchvision(model)))
     if library == "timm":
         try:
             import timm
@@ -97,6 +96,16 @@ def _foreign(name: str) -> Subject:
         channels, size, _ = config.input_size if config else (3, 224, 224)
         return Subject(name, channels, size, None, build)
     raise ValueError(f"unknown library {library!r} in {name!r}; other libraries are timm:NAME and torchvision:NAME")
+
+
+def _of_torchvision(model: str) -> nn.Module:
+    """A network of torchvision, without its warnings that a default will change, which is its own affair."""
+    import torchvision
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        network: nn.Module = torchvision.models.get_model(model).eval()
+    return network
 
 
 def _checked(name: str, model: str, known: list[str], build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:

@@ -35,6 +35,13 @@ def print_times(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> N
         say(f"{'all' if len(names) == len(rows) > 1 else ', '.join(names)}: {warning}")
 
 
+def tried(row: Mapping[str, Any]) -> str:
+    """What `auto` chose from: the time of each back end when they took turns, and why others were left out."""
+    times = ", ".join(f"{name} {ms:.3f} ms" for name, ms in sorted(row["tried_ms"].items(), key=lambda pair: pair[1]))
+    left = "".join(f"; not {name}: {why}" for name, why in row["passed_over"].items())
+    return f"{row['name']}: {row['backend']} of {times}{left}"
+
+
 def _figures(row: Mapping[str, Any], ratios: bool) -> list[str]:
     own = [row["name"], f"{row['median_ms']:.3f}", f"{row['low_ms']:.3f} - {row['high_ms']:.3f}"]
     own.append(f"{row['spread_ms']:.3f}")

@@ -58,6 +58,11 @@ def check_run(run: Run, example: Tensor) -> None:
         ) from error
 
 
+def noise_like(example: Tensor, batch_size: int) -> Tensor:
+    """A batch of normal noise with the mean and the deviation of the example's values."""
+    return next(_noise(example, (batch_size,)))
+
+
 class Reference:
     """What a run gives for the example and, for each batch size, for noise of the example's mean and deviation.
 

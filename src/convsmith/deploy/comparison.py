@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from convsmith.deploy import backends, clock
 from convsmith.deploy.agreement import TOLERANCES, Reference, Run, check_example, check_run, eager_run
+from convsmith.deploy.cores import pinned
 from convsmith.deploy.precision import PRECISIONS, check_precision, precision_of
 from convsmith.deploy.snapshot import snapshot
 
@@ -54,7 +56,8 @@ class Comparison:
     def reference(self) -> Reference:
         """What eager gives, in the network's own precision; ValueError where that is not finite."""
         with clock.threads(self.threads):
-            return Reference(self.eager, self.example)
+            # A second batch size tells a fixed one; eager's passes are most of what preparing a large network takes.
+            return Reference(self.eager, self.example, (2 if len(self.example) == 1 else 1,))
 
     def add(self, name: str, precision: str) -> Candidate:
         """Prepare a back end and compare it with eager.
@@ -90,26 +93,24 @@ class Comparison:
         return found
 
     def add_all(self, precisions: Iterable[str], *, thorough: bool) -> None:
-        """Add every installed back end in each of the precisions that it has."""
+        """Add every installed back end in each of the precisions; one that lacks it, or the device, says so."""
         for precision in precisions:
             for name in backends.installed(thorough=thorough):
-                if (
-                    precision in backends.get(name).precisions
-                    and self.example.device.type in backends.get(name).devices
-                ):
-                    self.add(name, precision)
+                self.add(name, precision)
 
     def measure(self) -> None:
         """Time the runs in turns, beside eager in the network's own precision; no back end left raises ValueError."""
         if not self.runs:
             reasons = "; ".join(f"{c.backend} in {c.precision}: {c.rejected}" for c in self.candidates.values())
             raise ValueError(f"no back end can run {type(self.network).__name__}: {reasons or 'none is asked for'}")
-        timings = clock.measure(
-            {"/".join(key): partial(run, self.example) for key, run in self.runs.items()},
-            rounds=ROUNDS,
-            budget_seconds=BUDGET_SECONDS * len(self.runs),
-            device=self.example.device,
-        )
+        # Threads of a CUDA device's driver stay where they are.
+        with nullcontext() if self.example.is_cuda else pinned(self.threads):
+            timings = clock.measure(
+                {"/".join(key): partial(run, self.example) for key, run in self.runs.items()},
+                rounds=ROUNDS,
+                budget_seconds=BUDGET_SECONDS * len(self.runs),
+                device=self.example.device,
+            )
         for key in self.runs:
             self.candidates[key] = replace(self.candidates[key], median_ms=timings["/".join(key)].median_ms)
 

@@ -40,11 +40,14 @@ class Rows(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`x` of shape (N, C), unchanged; any other number of dimensions raises ValueError."""
         if x.dim() != 2:
-            raise ValueError(f"a linear layer with a folded norm needs an input of shape (N, C), got {tuple(x.shape)}")
+            raise ValueError(
+                f"a linear layer with a folded norm needs an input of shape (N, C), got {tuple(x.shape)}; give "
+                "fold_norm an example of the network's input, and it leaves such a norm"
+            )
         return x
 
 
-def fold_norm(module: nn.Module) -> nn.Module:
+def fold_norm(module: nn.Module, example: Tensor | None = None) -> nn.Module:
     """A copy of the module, in eval mode, whose batch norms are folded into the layer before them where that is valid.
 
     The copy computes what the module computes in eval mode, also when the module is in training mode. It is of the same
@@ -53,12 +56,17 @@ def fold_norm(module: nn.Module) -> nn.Module:
     stays where the layer before it also feeds something else or works with other norms, where it normalises by the
     batch, and behind subclassed, parametrised or hooked layers. The module itself is left untouched.
 
+    A norm behind a linear layer counts channels along dimension 1, which is the layer's only for inputs (N, C): with an
+    `example` of the module's input it stays where it gets others; without one, the folded copy refuses them.
+
     Raises NotTraceableError when torch.fx cannot follow the module's own `forward`; submodules that it cannot follow
     are left as they are. While it follows, `isinstance(x, Tensor)` is false: a `forward` that asks this may be misread
     (`export` and the back ends, which have an example, notice and go on unfolded).
     """
     traced = _copy(module)
     pairs = _pairs(traced, *trace(traced))
+    if example is not None:
+        pairs = _rows_only(pairs, traced, example)
     folded = _copy(module)
     for norm_name, layer_name, rest in pairs:
         norm = folded.get_submodule(norm_name)
@@ -108,6 +116,32 @@ def _pairs(root: nn.Module, graph: fx.Graph, read: set[int]) -> list[tuple[str, 
             rest = nn.Sequential(Rows(), rest) if isinstance(layer, nn.Linear) else rest
             pairs.append((str(nodes[0].target), str(calls[layer][0].target), rest))
     return pairs
+
+
+def _rows_only(
+    pairs: list[tuple[str, str, nn.Module]], network: nn.Module, example: Tensor
+) -> list[tuple[str, str, nn.Module]]:
+    """Those pairs without norms that follow a linear layer and get anything but (N, C) in a pass over the example."""
+    followers = [name for name, layer, _ in pairs if isinstance(network.get_submodule(layer), nn.Linear)]
+    if not followers:
+        return pairs
+    others: set[str] = set()
+
+    def note(name: str, x: Tensor) -> None:
+        if x.dim() != 2:
+            others.add(name)
+
+    handles = [
+        network.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: note(name, args[0]))
+        for name in followers
+    ]
+    try:
+        with torch.inference_mode():
+            network(example.clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [pair for pair in pairs if pair[0] not in others]
 
 
 def _source(root: nn.Module, call: fx.Node) -> nn.Module | None:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from convsmith.deploy.affine import fold_affine_draft
-from convsmith.deploy.agreement import TOLERANCES, eager_run, largest_difference
+from convsmith.deploy.agreement import TOLERANCES, eager_run, largest_difference, noise_like
 from convsmith.deploy.blocks import block_draft
 from convsmith.deploy.draft import Change, Draft
 from convsmith.deploy.fold import fold_norm
@@ -21,10 +21,10 @@ from convsmith.deploy.tidy import tidy_draft
 from convsmith.deploy.trace import NotTraceableError
 from convsmith.deploy.wiring import TangledError
 
-Fold: TypeAlias = Callable[[nn.Module], nn.Module]
+Fold: TypeAlias = Callable[[nn.Module, Tensor], nn.Module]
 
 # Shifts come first, as a norm behind one folds into it.
-FOLDS: tuple[Fold, ...] = (fold_shift, fold_norm)
+FOLDS: tuple[Fold, ...] = (lambda network, _: fold_shift(network), fold_norm)
 # Norms before what needs nothing between two convolutions; shuffles last, as norms keep the order of their channels.
 CHANGES: tuple[Change, ...] = (tidy_draft, fuse_draft, fold_affine_draft, merge_draft, unshuffle_draft)
 
@@ -35,8 +35,8 @@ def lean(network: nn.Module, example: Tensor, *, block: int | None = None) -> nn
     With `block`, for a back end that keeps its maps in blocks of so many channels, maps that would fall out of that
     layout are filled up (`blocks.block_channels`).
 
-    The result of all steps is compared with the network, on the example and on noise. If it differs or fails, as it may
-    after a wrong turn of torch.fx, each step is tried by itself and left out if it is wrong.
+    The result of all steps is compared with the network, on one image of noise. If it differs or fails, as it may after
+    a wrong turn of torch.fx, each step is tried by itself and left out if it is wrong.
     """
     # Before shuffles are removed: it does so too.
     filling = () if block is None else (partial(block_draft, block=block),)
@@ -55,7 +55,7 @@ def _applied(network: nn.Module, example: Tensor, folds: Sequence[Fold], changes
     """The network after the steps that torch.fx can follow; the network itself where nothing changes."""
     try:
         for fold in folds:
-            network = fold(network)
+            network = fold(network, example)
         if not changes:
             return network
         draft = Draft(network, example)
@@ -73,8 +73,8 @@ def _agrees(network: nn.Module, changed: nn.Module, example: Tensor) -> bool:
     if changed is network:
         return True
     try:
-        # One image and one of noise: who uses the result compares it at other batch sizes, and eager takes its time.
-        difference = largest_difference(eager_run(network), eager_run(changed), example[:1], (1,))
+        # Who uses the result compares it on the example and at another batch size, and eager takes its time.
+        difference = largest_difference(eager_run(network), eager_run(changed), noise_like(example, 1), ())
     except (RuntimeError, TypeError):
         return False
     return difference <= TOLERANCES[example.dtype]

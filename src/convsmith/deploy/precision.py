@@ -34,6 +34,18 @@ def check_precision(precision: str | None) -> None:
         raise ValueError(f"unknown precision {precision!r}; the precisions are {', '.join(PRECISIONS)}")
 
 
+def check_one_type(network: nn.Module, example: Tensor) -> None:
+    """Raise ValueError, naming the module, where a floating-point parameter or buffer has not the example's type."""
+    for path, module in network.named_modules():
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None and tensor.is_floating_point() and tensor.dtype != example.dtype:
+                where = f"{type(module).__name__} {path}".strip()
+                raise ValueError(
+                    f"this back end computes a whole network in one type, and {where} has {precision_of(tensor)} in a "
+                    f"network of {precision_of(example)}; try onnxruntime, or convert that module"
+                )
+
+
 def in_precision(network: nn.Module, example: Tensor, precision: str) -> nn.Module:
     """A network that takes and gives the example's type and computes in that precision.
 

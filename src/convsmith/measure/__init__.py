@@ -9,7 +9,7 @@ from convsmith.measure.latency import Latency, latencies, latency
 from convsmith.measure.predictor import LatencyPredictor, UnknownKernelWarning
 from convsmith.measure.profile import Profile, profile
 from convsmith.measure.receptive_field import Field, ReceptiveField, receptive_field
-from convsmith.measure.remote import RemoteError, RemoteLatency, Target, parse_target, remote_latency
+from convsmith.measure.remote import RemoteError, RemoteLatency, Target, check_reachable, parse_target, remote_latency
 from convsmith.measure.roofs import Roofs, device_roofs
 from convsmith.measure.summary import Layer, Summary, summary
 
@@ -35,6 +35,7 @@ __all__ = [
     "Target",
     "UnknownKernelWarning",
     "advise",
+    "check_reachable",
     "choose_norm",
     "cost",
     "count",

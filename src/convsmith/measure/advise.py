@@ -16,6 +16,7 @@ from convsmith.measure.advice.guidelines import equal_widths, few_elementwise, f
 from convsmith.measure.advice.norms import choose_norm, norm
 from convsmith.measure.advice.structure import attention, channel_reach, shortcuts
 from convsmith.measure.cost import cost
+from convsmith.measure.predictor import LatencyPredictor
 from convsmith.network import build
 from convsmith.network.shapes import Shape
 
@@ -43,11 +44,13 @@ def advise(
     device: str = "cpu",
     input_shape: Shape = (1, 3, 224, 224),
     timed: bool = True,
+    predictor: LatencyPredictor | None = None,
 ) -> list[Finding]:
     """The findings of all rules on a network, in the order of `RULES`; none where it breaks none.
 
     Of an architecture, an edited one stands beside most findings, with its MACs, memory traffic and latency over the
-    original's. Of another module the edit is in words. The module stays as it is.
+    original's. An edit for speed (G1 to G4) that gains none here is not made, and its finding says so. Of another
+    module the edit is in words. The module stays as it is.
 
     Args:
         network: An architecture, or any module from images to anything.
@@ -57,6 +60,8 @@ def advise(
         device: Where the time is measured.
         input_shape: The input (N, C, H, W) of inference.
         timed: Whether to measure time, which takes seconds for each finding; else gains are counted only.
+        predictor: A calibration of the device. Gains are its predictions then, except of networks with kernels that it
+            never saw; each gain says how it was found.
 
     Raises ValueError for an unknown task or device, numbers that are not positive, an input that does not fit, and a
     module on the meta device that is to be timed.
@@ -70,5 +75,5 @@ def advise(
     module = build(network).eval() if isinstance(network, Architecture) else network
     if timed and is_meta(module):
         raise ValueError("a module on the meta device has no weights to be timed with; build it on the CPU")
-    case = Case(module, architecture, input_shape, task, batch_per_device, devices, device, timed)
+    case = Case(module, architecture, input_shape, task, batch_per_device, devices, device, timed, predictor)
     return [case.finished(finding) for rule in RULES.values() for finding in rule(case)]

@@ -16,6 +16,7 @@ from torch import nn
 
 from convsmith.arch import Architecture, BlockSpec
 from convsmith.measure.count import Counts, ModuleCounts, OperatorCounts, count
+from convsmith.measure.fitting import check_shape, fitted
 from convsmith.measure.untouched import in_eval_mode
 from convsmith.network import output_shapes
 from convsmith.network.build import carried
@@ -92,10 +93,11 @@ def cost(network: nn.Module | Architecture, input_shape: Shape = (1, 3, 224, 224
     Both in eval mode: of a module, whatever library it is from and whatever mode it is in, one pass is watched on the
     meta device, which leaves it untouched (`count` watches a pass in the module's own mode). Of an architecture the
     blocks are added up; its auxiliary heads count among the params only, as they do not run in `forward`. ValueError
-    where the input does not fit an architecture.
+    where the input does not fit.
     """
     if not isinstance(network, Architecture):
-        with in_eval_mode(network):
+        input_shape = check_shape(input_shape)
+        with in_eval_mode(network), fitted(network, input_shape):
             return _total((("", count(network, tuple(input_shape))),))
     shapes: Shapes = (tuple(input_shape),)
     parts: list[tuple[str, Counts]] = []

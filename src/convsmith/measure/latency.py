@@ -30,7 +30,8 @@ class Latency(Timed):
 
     `precision` is the type that was computed in. `cuda_graph` says that the device replayed a recorded pass, so that
     no launch from Python is in the figure. `keeps_memory` says that the allocator kept freed memory
-    (`deploy.allocator`), which a comparison needs on both sides or on neither.
+    (`deploy.allocator`), which a comparison needs on both sides or on neither. Of `auto`, `tried_ms` are the times of
+    all back ends that it chose from, and `passed_over` says why it left others out.
     """
 
     backend: str
@@ -41,6 +42,8 @@ class Latency(Timed):
     cuda_graph: bool
     keeps_memory: bool
     torch_version: str
+    tried_ms: Mapping[str, float]
+    passed_over: Mapping[str, str]
 
 
 def latency(
@@ -139,6 +142,8 @@ def latencies(
             cuda_graph=replays is not None,
             keeps_memory=allocator.keeps_memory(),
             torch_version=torch.__version__,
+            tried_ms=runs[name][0].timings,
+            passed_over=runs[name][0].rejected,
         )
         for name, found in timed(timings, conditions, threads=threads).items()
     }

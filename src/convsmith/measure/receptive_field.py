@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from convsmith.arch import Architecture
 from convsmith.measure.effective_field import EffectiveField, effective_field
+from convsmith.measure.fitting import fitted
 from convsmith.measure.reach_passes import Lines, Rows, exact_extents, unclipped_lines
 from convsmith.measure.untouched import in_eval_mode, twin
 from convsmith.network import build
@@ -36,6 +37,8 @@ class Field:
         sees_everything: Whether each value depends on the whole input besides, by what reads a map as a whole: global
             pooling in squeeze-and-excitation, a norm over the map, attention. `size`, `stride` and `start` leave it
             out.
+        sees_whole: Whether each value depends on every row, and on every column, of the input besides, however few of
+            the other: of the columns alone where something is averaged along rows.
     """
 
     map_size: tuple[int, int]
@@ -43,6 +46,7 @@ class Field:
     stride: Pair | None
     start: Pair | None
     sees_everything: bool
+    sees_whole: tuple[bool, bool]
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,13 @@ def receptive_field(
     that branches on values of a map, and an operator that cannot be followed.
     """
     if len(input_shape) != 4 or any(type(size) is not int or size < 1 for size in input_shape):
-        raise ValueError(f"an input shape is (N, C, H, W) in positive integers, got {tuple(input_shape)}")
+        raise ValueError(
+            f"an input shape is (N, C, H, W) in positive integers, got {tuple(input_shape)}; give one such as "
+            "(1, 3, 224, 224)"
+        )
     module = build(network) if isinstance(network, Architecture) else _copied(network)
     size = (input_shape[2], input_shape[3])
-    with in_eval_mode(module):
+    with in_eval_mode(module), fitted(module, tuple(input_shape)):
         extents, assumptions = exact_extents(module, input_shape)
         rows, columns = unclipped_lines(module, input_shape)
         fields = {path: _field(extents[path], size, rows.get(path), columns.get(path)) for path in extents}
@@ -113,6 +120,7 @@ def receptive_field(
         stride=found.stride,
         start=found.start,
         sees_everything=found.sees_everything,
+        sees_whole=found.sees_whole,
         path=path,
         input_size=size,
         by_module=fields,
@@ -142,18 +150,20 @@ def _field(extents: Rows, size: tuple[int, int], rows: Lines | None, columns: Li
     """One map's field from its exact extents (4, h, w) and its lines in larger inputs."""
     map_size = (extents.shape[1], extents.shape[2])
     last = torch.tensor([size[0] - 1, size[1] - 1]).view(2, 1, 1)
-    everything = bool((extents[:2] <= 0).all() and (extents[2:] >= last).all())
+    seen = (extents[:2] <= 0) & (extents[2:] >= last)
+    whole = bool(seen[0].all()), bool(seen[1].all())
     if rows is None or columns is None:
-        return Field(map_size, None, None, None, everything)
+        return Field(map_size, None, None, None, all(whole), whole)
     # Otherwise what each value sees of the whole is more than its own field: that of a corner ends inside.
-    reaches = all(
+    reaches = [
         line.start + line.size >= side and line.start + line.stride * (count - 1) <= 0
         for line, side, count in zip((rows, columns), size, map_size, strict=True)
-    )
+    ]
     return Field(
         map_size,
         (rows.size, columns.size),
         (rows.stride, columns.stride),
         (rows.start, columns.start),
-        everything and not reaches,
+        all(whole) and not all(reaches),
+        (whole[0] and not reaches[0], whole[1] and not reaches[1]),
     )

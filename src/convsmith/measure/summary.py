@@ -65,7 +65,7 @@ def summary(
     """The table of a network for a batch of `input_shape` (N, C, H, W), in eval mode; the network stays untouched.
 
     `depth` is how many levels of modules have rows, None all: what is deeper is counted in the row that it is part of.
-    Figures are those of `cost`. ValueError for a depth below 1, and where the input does not fit an architecture.
+    Figures are those of `cost`. ValueError for a depth below 1, and where the input does not fit.
     """
     if depth is not None and depth < 1:
         raise ValueError(f"depth counts levels of modules from 1, got {depth}; None shows them all")

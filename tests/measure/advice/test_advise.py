@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import convsmith as cs
-from convsmith.measure import advise
+from convsmith.measure import Gain, advise
 from convsmith.measure.advice.fragments import fragments
 from convsmith.measure.advise import RULES
 from convsmith.nn import (
@@ -247,6 +247,67 @@ def test_timed_findings_have_shares_and_ratios():
     gain = found.gain
     assert gain.how == "measured"
     assert 0 < gain.latency_low <= gain.latency_ratio <= gain.latency_high
+
+
+class Told:
+    """A predictor with a law of its own: what it says of an architecture, and what it never saw."""
+
+    def __init__(self, ms, strange=()):
+        self.ms, self.strange = ms, strange
+
+    def predict_ms(self, architecture, shape):
+        assert shape == SHAPE
+        return self.ms(architecture)
+
+    def unknown(self, architecture, shape):
+        return list(self.strange)
+
+
+def predicted(ms, strange=()):
+    """The finding of G1 on a network that breaks it."""
+    found = advise(network(*BREAKING["G1"][0]), input_shape=SHAPE, timed=False, predictor=Told(ms, strange))
+    return {f.rule: f for f in found}["G1"]
+
+
+def test_a_calibration_predicts_gains_without_measuring():
+    now = network(*BREAKING["G1"][0])
+    finding = predicted(lambda architecture: 8.0 if architecture == now else 6.0)
+    assert (finding.gain.how, finding.gain.latency_ratio, finding.gain.latency_low) == ("predicted", 0.75, None)
+    assert finding.architecture is not None
+
+
+def test_kernels_that_the_calibration_never_saw_are_not_predicted():
+    finding = predicted(lambda architecture: 1.0, strange=["a kernel"])
+    assert (finding.gain.how, finding.gain.latency_ratio) == ("counted", None)
+
+
+def test_an_edit_for_speed_that_gains_none_is_not_made():
+    now = network(*BREAKING["G1"][0])
+    finding = predicted(lambda architecture: 8.0 if architecture == now else 9.0)
+    assert finding.edit.startswith("no gain here: ")
+    assert finding.architecture is None
+    assert finding.gain.latency_ratio == 9 / 8
+
+
+def test_an_edit_for_accuracy_may_cost_time():
+    now = network()
+    told = Told(lambda architecture: 8.0 if architecture == now else 9.0)
+    found = advise(now, batch_per_device=2, input_shape=SHAPE, timed=False, predictor=told)
+    finding = next(f for f in found if f.rule == "norm")
+    assert (finding.gain.latency_ratio, finding.architecture is None) == (9 / 8, False)
+
+
+@pytest.mark.parametrize(
+    ("gain", "none"),
+    [
+        (Gain(1.0, 0.9, 1.0), False),
+        (Gain(1.0, 1.0, 1.0), True),
+        (Gain(0.5, 0.5, 0.5, 1.02, 0.99, 1.05, "measured"), False),
+        (Gain(0.5, 0.5, 0.5, 1.04, 1.01, 1.05, "measured"), True),
+    ],
+)
+def test_no_gain_is_told_where_it_is_sure(gain, none):
+    assert gain.is_none == none
 
 
 def test_wrong_use():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from convsmith.deploy.agreement import Run
 from convsmith.deploy.onnx.packages import INPUT, OUTPUT, imported
 from convsmith.deploy.silence import reason
+
+LACKED = re.compile(r"implementation for (?P<operator>\w+)\(\d+\) node with name '(?P<name>[^']*)'")
 
 
 def load(model: bytes, threads: int) -> Run:
@@ -46,7 +49,24 @@ def session(model: bytes, threads: int, *, profile_as: Path | None = None) -> An
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ValueError(f"ONNX Runtime cannot run the network ({reason(error)}); try float32") from error
+        raise ValueError(_refusal(model, reason(error))) from error
+
+
+def _refusal(model: bytes, message: str) -> str:
+    """What ONNX Runtime says; of an operator that it lacks in a type, the operator, the module and the type."""
+    found = LACKED.search(message)
+    if found is None:
+        return f"ONNX Runtime cannot run the network ({message}); try float32"
+    onnx = imported("onnx")
+    proto = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(model))
+    values = (*proto.graph.input, *proto.graph.value_info)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    types |= {weight.name: weight.data_type for weight in proto.graph.initializer}
+    node = next((own for own in proto.graph.node if own.name == found["name"]), None)
+    kind = types.get(node.input[0]) if node is not None and node.input else None
+    word = "that type" if kind is None else onnx.helper.tensor_dtype_to_np_dtype(kind).name
+    module = found["name"].rpartition("/")[0] or "the network itself"
+    return f"ONNX Runtime has no {found['operator']} in {word}, which {module} needs; compute there in float32"
 
 
 def opset(model: bytes) -> int:

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from convsmith.arch import Architecture
-from convsmith.measure.advice.finding import Finding, Gain, Task
+from convsmith.measure.advice.finding import SPEED, Finding, Gain, Task
 from convsmith.measure.cost import Cost, cost
 from convsmith.measure.count import ModuleCounts
 from convsmith.measure.latency import latencies
+from convsmith.measure.predictor import LatencyPredictor
 from convsmith.measure.profile import Profile, profile
 from convsmith.network import build
 from convsmith.network.shapes import Shape
@@ -42,7 +43,10 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Case:
-    """A network, what it is for, and where it is to run; `timed` says whether time may be measured."""
+    """A network, what it is for, and where it is to run.
+
+    `timed` says whether time may be measured; where a `predictor` knows all kernels, it tells gains instead.
+    """
 
     network: nn.Module
     architecture: Architecture | None
@@ -52,6 +56,7 @@ class Case:
     devices: int
     device: str
     timed: bool
+    predictor: LatencyPredictor | None = None
 
     @cached_property
     def cost(self) -> Cost:
@@ -85,7 +90,7 @@ class Case:
         return spent / self.profile.total_ms if self.profile.total_ms else None
 
     def gain(self, edited: Architecture) -> Gain:
-        """The edited architecture over this one, timed in turns where time may be measured."""
+        """The edited architecture over this one, predicted where that is possible, else timed in turns if it may be."""
         assert self.architecture is not None
         before, after = cost(self.architecture, self.input_shape), cost(edited, self.input_shape)
         counted = Gain(
@@ -93,18 +98,38 @@ class Case:
             memory_ratio=after.memory_bytes / max(1, before.memory_bytes),
             params_ratio=after.params / max(1, before.params),
         )
+        predicted = self._predicted_ratio(edited)
+        if predicted is not None:
+            return replace(counted, latency_ratio=predicted, how="predicted")
         if not self.timed:
             return counted
         networks = {"now": self.network, "edited": build(edited).eval()}
         ratio = latencies(networks, self.input_shape, device=self.device, budget_seconds=SECONDS)["edited"].ratio
         assert ratio is not None
-        return replace(counted, latency_ratio=ratio.median, latency_low=ratio.low, latency_high=ratio.high)
+        bounds = {"latency_low": ratio.low, "latency_high": ratio.high}
+        return replace(counted, latency_ratio=ratio.median, **bounds, how="measured")
 
     def finished(self, finding: Finding) -> Finding:
         """The finding with the time at its places, and the gain of its edit."""
         share = self.time_share(finding.where) if finding.where else None
         gain = None if finding.architecture is None else self.gain(finding.architecture)
-        return replace(finding, time_share=share, gain=gain)
+        finding = replace(finding, time_share=share, gain=gain)
+        if gain is None or finding.rule not in SPEED or not gain.is_none:
+            return finding
+        return replace(finding, edit=f"no gain here: {finding.edit}", architecture=None)
+
+    def _predicted_ratio(self, edited: Architecture) -> float | None:
+        """What the predictor says; None without one, and of networks with kernels that it never saw."""
+        both = self.architecture, edited
+        if self.predictor is None or self.architecture is None:
+            return None
+        try:
+            if any(self.predictor.unknown(one, self.input_shape) for one in both if one is not None):
+                return None
+            now, then = (self.predictor.predict_ms(one, self.input_shape) for one in both if one is not None)
+        except ValueError:  # a network that the runtime would not take
+            return None
+        return then / now
 
     def blocks(self) -> Iterator[tuple[str, nn.Module]]:
         """Blocks by path: those of an architecture, or else the modules that hold layers of their own or several."""

@@ -11,6 +11,8 @@ Task = Literal["classification", "detection", "segmentation", "gan", "multi-task
 TASKS: tuple[Task, ...] = get_args(Task)
 LOCALISATION = ("detection", "segmentation")
 
+SPEED = ("G1", "G2", "G3", "G4")  # rules whose edit is for speed; the others' may cost some
+
 GUIDELINES = "Ma et al. 2018, arXiv:1807.11164"
 LECTURE = "the lecture on CNN model design"
 
@@ -19,8 +21,9 @@ LECTURE = "the lecture on CNN model design"
 class Gain:
     """An edited network over the original one, so that below 1 is a gain.
 
-    `latency_ratio` is the median ratio of interleaved rounds on this device, between `latency_low` and `latency_high`
-    with the probability that `measure.latencies` states; None where nothing was measured. The others are counted.
+    MACs, memory traffic and params are counted. `how` says where `latency_ratio` is from: `measured` is the median
+    ratio of interleaved rounds on this device, between `latency_low` and `latency_high` with the probability that
+    `measure.latencies` states; `predicted` is a calibration's, without bounds; `counted` has none.
     """
 
     macs_ratio: float
@@ -29,11 +32,14 @@ class Gain:
     latency_ratio: float | None = None
     latency_low: float | None = None
     latency_high: float | None = None
+    how: Literal["counted", "measured", "predicted"] = "counted"
 
     @property
-    def how(self) -> str:
-        """Where the figures are from."""
-        return "counted" if self.latency_ratio is None else "measured"
+    def is_none(self) -> bool:
+        """Whether the edited network is not faster: surely, where it was measured; else by the figures there are."""
+        if self.latency_ratio is None:
+            return self.macs_ratio >= 1 and self.memory_ratio >= 1
+        return (self.latency_ratio if self.latency_low is None else self.latency_low) >= 1
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ class Finding:
         unit: What the figure counts.
         reason: Why, with the source.
         edit: What to do, in words.
-        architecture: The architecture with the edit made, None of a module and where it takes more than an edit.
+        architecture: The architecture with the edit made, None of a module, where it takes more than an edit, and where
+            an edit for speed gains none.
         gain: The edited architecture over the original one.
         time_share: The share of the measured time that is spent at `where`, None where nothing was measured.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -45,6 +46,13 @@ PROFILERS: dict[str, Callable[[nn.Module, Tensor, int], Passes]] = {
     "openvino": OpenVino,
 }
 
+# Why the others are not among them.
+NOT_PROFILED = {
+    "compile": "its kernels compute parts of several layers and categories at once, and tell one time for all",
+    "executorch": "it times the operators of XNNPACK by names that lead to no module and no shape",
+    "tensorrt": "its layers are fused beyond those of the network, and it has not been run on a device here",
+}
+
 
 def profile(
     module: nn.Module,
@@ -84,9 +92,7 @@ def profile(
     clock.check_positive("threads", threads)
     clock.check_positive("passes", passes)
     place = clock.check_device(device)
-    backends.get(backend)
-    if backend not in PROFILERS:
-        raise ValueError(f"the back end {backend!r} cannot be profiled; {', '.join(PROFILERS)} can")
+    _check_backend(backend)
     network = snapshot(module).to(place)
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.get_default_dtype())
     example = torch.randn(input_shape, generator=torch.Generator().manual_seed(0)).to(place, dtype)
@@ -130,6 +136,18 @@ def profile(
             launched_ms=launched_ms,
         ),
     )
+
+
+def _check_backend(name: str) -> None:
+    """Raise ValueError, with those that can be profiled, for any other name; ImportError for one without packages."""
+    can = f"give {', '.join(list(PROFILERS)[:-1])} or {list(PROFILERS)[-1]}"
+    if name not in PROFILERS and name in backends.names():
+        why = NOT_PROFILED.get(name, "it tells no time of an operator")
+        raise ValueError(f"the back end {name} cannot be profiled: {why}; {can}")
+    if name not in PROFILERS:
+        close = difflib.get_close_matches(str(name), PROFILERS, n=1)
+        raise ValueError(f"unknown back end {name!r}; {f'did you mean {close[0]!r}?' if close else can}")
+    backends.get(name)
 
 
 def middle(values: Sequence[float]) -> float:

@@ -81,6 +81,11 @@ def remote_latency(
     }
 
 
+def check_reachable(target: Target, *, timeout_seconds: float) -> None:
+    """Ask the device for a sign of life; RemoteError says why there is none, and what to do."""
+    TRANSPORTS[target.scheme](target).run(["true"], seconds=timeout_seconds)
+
+
 def _checked(paths: Mapping[str, Path], target: Target, batch: int) -> str:
     """The files' common format; ValueError where they have none or it does not fit the rest."""
     if not paths:
@@ -89,7 +94,10 @@ def _checked(paths: Mapping[str, Path], target: Target, batch: int) -> str:
         if path.suffix not in FORMATS:
             raise ValueError(f"files must be {' or '.join(FORMATS)} to run on another device, got {path}; export it")
         if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path}")
+            raise FileNotFoundError(
+                f"files to run on another device must be here, and there is no file {path}; look at the path, or write "
+                "it with `convsmith export`"
+            )
     formats = sorted({path.suffix for path in paths.values()})
     if len(formats) > 1:
         raise ValueError(

@@ -45,7 +45,7 @@ def parse_target(
     """
     for path, what in ((runner, "runner"), (ssh_config, "ssh configuration")):
         if path is not None and not path.is_file():
-            raise FileNotFoundError(f"there is no {what} {path}")
+            raise FileNotFoundError(f"there is no {what} {path}; look at the path")
     if not python or python.startswith("-"):
         raise ValueError(f"python must name an interpreter on the device, got {python!r}; give python3 or a path")
     if found := SSH.fullmatch(text):

@@ -1,0 +1,61 @@
+"""Inputs that a network does not take are told in one sentence, before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from convsmith.deploy.silence import reason
+from convsmith.network.shapes import Shape
+
+
+def check_shape(input_shape: Shape) -> Shape:
+    """The shape as a tuple; ValueError for anything but positive integers, a batch and at least one other size."""
+    shape = tuple(input_shape)
+    if len(shape) < 2 or any(type(size) is not int or size < 1 for size in shape):
+        raise ValueError(
+            f"an input shape is a batch and further sizes, all positive integers, got {shape}; give one such as "
+            "(1, 3, 224, 224)"
+        )
+    return shape
+
+
+@contextmanager
+def fitted(network: nn.Module, input_shape: Shape) -> Iterator[None]:
+    """Turn what an operator says of an input that does not fit into a ValueError that names the module.
+
+    An error that the code of a `forward` raises by itself, in no operator, passes as it is.
+    """
+    try:
+        yield
+    except (RuntimeError, AssertionError, IndexError, TypeError) as error:
+        parts = _running(error)
+        if type(error) is not RuntimeError and not parts:
+            raise
+        where = _named(network, parts)
+        raise ValueError(
+            f"{type(network).__name__} must take an input of shape {input_shape}, and fails in {where} "
+            f"({reason(error)}); give input_shape, batch included, as the network takes it"
+        ) from error
+
+
+def _running(error: BaseException) -> list[nn.Module]:
+    """The modules whose code was running when the error was raised, the outermost first."""
+    found: list[nn.Module] = []
+    trace = error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and (not found or found[-1] is not owner):
+            found.append(owner)
+        trace = trace.tb_next
+    return found
+
+
+def _named(network: nn.Module, parts: list[nn.Module]) -> str:
+    """The innermost module by its path; a copy may have run in the network's place."""
+    if not parts:
+        return type(network).__name__
+    paths = {id(part): path for path, part in parts[0].named_modules()}
+    return f"{paths.get(id(parts[-1]), '')} {parts[-1]}".strip().splitlines()[0]
