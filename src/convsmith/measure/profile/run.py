@@ -50,7 +50,7 @@ PROFILERS: dict[str, Callable[[nn.Module, Tensor, int], Passes]] = {
 NOT_PROFILED = {
     "compile": "its kernels compute parts of several layers and categories at once, and tell one time for all",
     "executorch": "it times the operators of XNNPACK by names that lead to no module and no shape",
-    "tensorrt": "its layers are fused beyond those of the network, and it has not been run on a device here",
+    "tensorrt": "the profile that its engine writes is not read here",
 }
 
 
