@@ -28,30 +28,44 @@ def describe(architecture: Architecture, input_shape: Shape) -> Graph:
     Raises ValueError where the input does not fit the architecture, and where a block cannot be exported.
     """
     shape = tuple(input_shape)
-    before, parts = shape, []
+    before, parts = shape, list[Graph]()
     for _, spec, behind in output_shapes(architecture, shape):
         graph = _block_graph(spec, before) if spec.carries == 1 and len(behind) == 1 else None
         if graph is None:
             return _whole(architecture, shape)
-        parts.append(graph)
+        if graph.ops:
+            parts.append(_placed(spec, before, len(parts)))
         (before,) = behind
-    return _join(parts, shape)
-
-
-def _join(parts: list[Graph], input_shape: Shape) -> Graph:
-    joined = Graph([], ["input"], [], {"input": input_shape}, {})
-    current = "input"
-    for number, graph in enumerate(parts):
-        names = {name: f"{number}/{name}" for op in graph.ops for name in (*op.inputs, *op.outputs) if name}
-        names |= {name: f"{number}/{name}" for name in graph.constants}
-        names[graph.inputs[0]] = current
-        joined.ops += [rename(op, names) for op in graph.ops]
-        joined.shapes.update((names[name], shape) for name, shape in graph.shapes.items() if name in names)
-        joined.constants.update((names[name], values) for name, values in graph.constants.items())
-        joined.opset = graph.opset
-        current = names[graph.outputs[0]]
-    joined.outputs = [current]
+    joined = Graph([], [_border(0)], [_border(len(parts))], {_border(0): shape}, {})
+    for part in parts:
+        joined.ops += part.ops
+        joined.shapes.update(part.shapes)
+        joined.constants.update(part.constants)
+        joined.opset = part.opset
     return joined
+
+
+@lru_cache(maxsize=65536)
+def _placed(spec: BlockSpec, shape: Shape, place: int) -> Graph:
+    """The graph of a block, with the names that it has at a place of a network: from one border to the next."""
+    graph = _block_graph(spec, shape)
+    assert graph is not None, "only blocks that are told by themselves are placed"
+    known = dict.fromkeys(name for op in graph.ops for name in (*op.inputs, *op.outputs) if name)
+    names = {name: f"{place}/{name}" for name in (*known, *graph.constants)}
+    names |= {graph.inputs[0]: _border(place), graph.outputs[0]: _border(place + 1)}
+    return Graph(
+        [rename(op, names) for op in graph.ops],
+        [_border(place)],
+        [_border(place + 1)],
+        {names[name]: shape for name, shape in graph.shapes.items() if name in names},
+        {names[name]: values for name, values in graph.constants.items()},
+        graph.opset,
+    )
+
+
+def _border(place: int) -> str:
+    """The map in front of the block at a place."""
+    return f"border {place}" if place else "input"
 
 
 def _reaches_across(graph: Graph) -> bool:

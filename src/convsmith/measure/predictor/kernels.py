@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -46,6 +46,14 @@ class Kernel:
     variant: str
     law: tuple[float, ...]
     numbers: tuple[float, ...]
+    _hash: int = field(init=False, repr=False, compare=False)  # a search looks the same kernels up again and again
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.variant, self.numbers)))
+
+    def __hash__(self) -> int:
+        """As equal ones have."""
+        return self._hash
 
 
 def kernels(graph: Graph) -> list[Kernel]:

@@ -16,7 +16,8 @@ FUSED_INTO_CONV = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "Clip"
 
 def fuse(graph: Graph) -> Graph:
     """The graph after the merges; the given one is left as it is."""
-    graph = Graph([Op(o.kind, list(o.inputs), list(o.outputs), dict(o.attributes)) for o in graph.ops],
+    # Attributes are replaced where they change, never changed.
+    graph = Graph([Op(o.kind, list(o.inputs), list(o.outputs), o.attributes) for o in graph.ops],
                   graph.inputs, graph.outputs, dict(graph.shapes), dict(graph.constants), graph.opset)  # fmt: skip
     for step in STEPS:
         step(graph)
@@ -37,8 +38,10 @@ def _drop_unread(graph: Graph) -> None:
 def _drop_constant_operators(graph: Graph) -> None:
     """What is computed from constants alone is computed once, when the network is loaded."""
     kept = []
+    constants = {"", *graph.constants}
     for op in graph.ops:
-        if all(not name or name in graph.constants for name in op.inputs):
+        if constants.issuperset(op.inputs):
+            constants.update(op.outputs)
             graph.constants.update(dict.fromkeys(op.outputs))
         else:
             kept.append(op)
@@ -47,16 +50,18 @@ def _drop_constant_operators(graph: Graph) -> None:
 
 def _share_equal(graph: Graph) -> None:
     """Operators that compute the same are computed once."""
-    known: dict[tuple[object, ...], list[str]] = {}
+    known: dict[tuple[str, ...], list[Op]] = {}
     renamed: dict[str, str] = {}
     kept = []
     for op in graph.ops:
-        op.inputs = [renamed.get(name, name) for name in op.inputs]
-        key = (op.kind, *op.inputs, *sorted(op.attributes.items(), key=str))
-        if key in known and not set(op.outputs) & set(graph.outputs):
-            renamed.update(zip(op.outputs, known[key], strict=True))
+        if renamed:
+            op.inputs = [renamed.get(name, name) for name in op.inputs]
+        alike = known.setdefault((op.kind, *op.inputs), [])
+        first = next((other for other in alike if other.attributes == op.attributes), None)
+        if first is not None and not set(op.outputs) & set(graph.outputs):
+            renamed.update(zip(op.outputs, first.outputs, strict=True))
         else:
-            known.setdefault(key, op.outputs)
+            alike.append(op)
             kept.append(op)
     graph.ops = kept
 
@@ -77,6 +82,8 @@ def _merge_next(
             producers[op.outputs[0]] = writer
             gone.add(id(op))
             break
+    if not gone:
+        return
     # A merged operator may read what is written behind its first place: it moves to the second.
     graph.ops = in_order([op for op in graph.ops if id(op) not in gone], graph)
 
@@ -110,16 +117,15 @@ def fuse_behind_layout(graph: Graph) -> None:
 
 def in_order(ops: list[Op], graph: Graph) -> list[Op]:
     """The operators, each behind those whose maps it reads, otherwise in the given order."""
-    written = {name for op in ops for name in op.outputs}
-    ready = {*graph.inputs, *graph.constants}
+    missing = {name for op in ops for name in op.outputs}
     done: list[Op] = []
-    waiting = list(ops)
+    waiting = ops
     while waiting:
         later = []
         for op in waiting:
-            if all(name in ready or name not in written for name in op.inputs):
+            if missing.isdisjoint(op.inputs):
                 done.append(op)
-                ready.update(op.outputs)
+                missing.difference_update(op.outputs)
             else:
                 later.append(op)
         assert len(later) < len(waiting), "a graph of operators has no cycle"
