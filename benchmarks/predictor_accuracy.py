@@ -89,7 +89,10 @@ def time_series(folder: Path, series: int, seconds: float, backend: str) -> None
         loaded = {}
         for path in paths[first : first + CHUNK]:
             shape = tuple(json.loads(path.with_suffix(".about").read_text())["shape"])
-            loaded[path.stem] = engine.session(path.read_bytes(), shape, 1)
+            try:
+                loaded[path.stem] = engine.session(path.read_bytes(), shape, 1)
+            except ValueError as error:
+                print(f"{path.stem}: left out ({error})", flush=True)
         samples: dict[str, list[float]] = {name: [] for name in loaded}
         rounds = []
         for turn in range(ROUNDS):

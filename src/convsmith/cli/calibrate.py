@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @app.command(epilog="Example: convsmith calibrate --device cpu --backend onnxruntime --minutes 8 --space mobile")
 def calibrate(
     device: Annotated[str, typer.Option(help="Where to measure: cpu.")] = "cpu",
-    backend: Annotated[str, typer.Option(help="What to measure with: onnxruntime.")] = "onnxruntime",
+    backend: Annotated[str, typer.Option(help="What to measure with: onnxruntime or openvino.")] = "onnxruntime",
     threads: Threads = 1,
     minutes: Annotated[
         float, typer.Option(callback=positive, help="Time to measure, over all starts on one file; fitting adds one.")

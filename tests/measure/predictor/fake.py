@@ -9,6 +9,7 @@ from convsmith.measure.predictor import predictor as module, trees
 from convsmith.measure.predictor.kernels import kernels
 from convsmith.measure.predictor.onnxruntime.executed import executed
 from convsmith.measure.predictor.onnxruntime.profile import KernelTime, times_of
+from convsmith.measure.predictor.openvino.engine import OPENVINO
 from convsmith.measure.predictor.runtime import Runtime
 
 PER_KERNEL_US, PER_SUM = -0.5, 1.02  # what the whole network takes beside the sum of its profile
@@ -51,16 +52,37 @@ def load(graph, *, seen=None):
     return FakeNetwork(times, total / 1e3)
 
 
+@dataclass
+class FakeOpenVino:
+    """A network whose kernels are OpenVINO's; the law knows no cliffs between them."""
+
+    times: list[float]
+    latency_ms: float
+
+    def times_us(self, ran):
+        assert len(ran.ops) == len(self.times)
+        return self.times
+
+    def burst_ms(self):
+        return self.latency_ms
+
+
+def load_openvino(graph):
+    ran = OPENVINO.executed(graph, 16)
+    times = [time_us(kernel) for kernel in OPENVINO.kernels(ran)]
+    return FakeOpenVino(times, PER_SUM * sum(times) / 1e3)
+
+
 class FakeRuntime(Runtime):
-    """ONNX Runtime on the fake device; `version` is what is installed there."""
+    """A back end on the fake device; `version` is what is installed there."""
 
     def load(self, graph):
         return load(graph)
 
 
-def install(monkeypatch, version="1.32.0", processor=None, loading=load):
+def install(monkeypatch, version="1.32.0", processor=None, loading=load, backend="onnxruntime"):
     """Let calibrations measure the fake device."""
-    runtime = FakeRuntime("cpu", processor or processor_name(), "onnxruntime", version, 1, 16)
+    runtime = FakeRuntime("cpu", processor or processor_name(), backend, version, 1, 16)
     monkeypatch.setattr(FakeRuntime, "load", lambda self, graph: loading(graph))
     monkeypatch.setattr(trees, "TREES", 8)  # enough for so simple a law
     monkeypatch.setattr(module, "runtime_of", lambda device, backend, threads: runtime)

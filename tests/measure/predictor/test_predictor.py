@@ -1,6 +1,7 @@
 """Calibration on a device whose law is known: no clock decides anything here."""
 
 import dataclasses
+import importlib.metadata
 import json
 import warnings
 from itertools import islice
@@ -128,6 +129,23 @@ def test_a_calibration_of_another_device_is_refused(file, monkeypatch, other, tm
         elsewhere.predict_ms(STRANGE, SHAPE, unknown="measure")
     with pytest.raises(ValueError, match="name another file, or remove it"):
         LatencyPredictor.calibrate(path=file)
+
+
+def test_the_calibration_chooses_the_back_end(monkeypatch, tmp_path, file):
+    pytest.importorskip("openvino")
+    version = importlib.metadata.version("openvino")
+    fake.install(monkeypatch, version, backend="openvino", loading=fake.load_openvino)
+    path = tmp_path / "openvino"
+    calibrate(path, networks=16, backend="openvino")
+    predictor = LatencyPredictor.load(path)
+    assert (predictor.about.backend, predictor.about.runtime) == ("openvino", version)
+    kinds = {kernel.group for own in predictor._table.kernels for kernel in own}
+    assert "brgconv_1x1 convolution" in kinds
+    member = SPACE.sample(Random(0))
+    truth = fake.load_openvino(describe(member, SHAPE)).latency_ms
+    assert predictor.predict_ms(member, SHAPE, unknown="ignore") == pytest.approx(truth, rel=0.3)
+    with pytest.raises(ValueError, match="name another file, or remove it"):
+        LatencyPredictor.calibrate(backend="openvino", path=file)
 
 
 def test_a_killed_calibration_keeps_its_networks(monkeypatch, tmp_path):
@@ -260,7 +278,7 @@ def test_a_runtime_with_other_rules_is_refused(monkeypatch):
     ("options", "message"),
     [
         ({"device": "cuda"}, "can be calibrated for cpu, got 'cuda'"),
-        ({"backend": "eager"}, "can be calibrated for onnxruntime, got 'eager'"),
+        ({"backend": "eager"}, "can be calibrated for onnxruntime or openvino, got 'eager'"),
         ({"threads": 0}, "threads must be a positive integer"),
     ],
 )

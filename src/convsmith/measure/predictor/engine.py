@@ -30,7 +30,8 @@ class Engine:
 
     `restated` begins the version that the rules are written for. `block` asks this processor how many channels a
     kernel computes at once, and `executed` tells, for so many, the graph that runs; `kernels` are that graph's, in
-    order. `session` runs an ONNX model, given the shape of its input and the number of threads.
+    order, and `numbers` the version of what they tell. `session` runs an ONNX model, given the shape of its input and
+    the number of threads.
     """
 
     backend: str
@@ -38,6 +39,7 @@ class Engine:
     block: Callable[[], int]
     executed: Callable[[Graph, int], Graph]
     kernels: Callable[[Graph], list[Kernel]]
+    numbers: int
     session: Callable[[bytes, Shape, int], Timed]
 
     def load(self, graph: Graph, threads: int) -> Timed:

@@ -6,10 +6,10 @@ One function serves fitting and predicting, from the same graphs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from convsmith.measure.predictor.effort import Effort, convolution_effort
 from convsmith.measure.predictor.graph import Graph, Op, Shape
@@ -31,6 +31,9 @@ ACTIVATIONS = ("", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh"
 CONTEXT_STEP = 0.5  # of logarithms to base 2: what surrounds a kernel is told roughly, so that kernels are met again
 SLOW_AVERAGE = 19  # the opset from which on ONNX Runtime averages without its fast kernel, ten times as long
 REST, WIDTH_REST = 16, 6  # lanes of a vector, and pixels of a row that a blocked kernel computes at once
+
+
+Network: TypeAlias = tuple[float, float, float]  # logarithms of bytes of weights, of maps, and of how many kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +60,33 @@ class Kernel:
 
 
 def kernels(graph: Graph) -> list[Kernel]:
-    """The kernels of an executed graph, in order."""
-    weights = 4.0 * sum(math.prod(graph.shapes.get(name, ())) for name in _weights(graph))
+    """The kernels of an executed graph of ONNX Runtime, in order."""
+    return in_context(graph, _kernel)
+
+
+def in_context(graph: Graph, kernel: Callable[[Graph, Op, list[str], Network, float], Kernel]) -> list[Kernel]:
+    """The kernels of an executed graph, in order.
+
+    `kernel` tells one from the graph, its operator, the maps that it reads, the network's weights, maps and number of
+    kernels, and how much was read and written since the oldest of its maps was made, all but the first two roughly.
+    """
+    names = {name for op in graph.ops for name in weights_of(graph, op)}
+    weights = 4.0 * sum(math.prod(graph.shapes.get(name, ())) for name in names)
     maps = 4.0 * sum(math.prod(graph.shapes.get(name, ())) for op in graph.ops for name in op.outputs)
-    network = (_rough(weights), _rough(maps), _rough(float(len(graph.ops))))
+    network: Network = (_rough(weights), _rough(maps), _rough(float(len(graph.ops))))
     written_at: dict[str, float] = dict.fromkeys(graph.inputs, 0.0)
     clock = 0.0
     found = []
     for op in graph.ops:
         read = [name for name in op.inputs if name and name not in graph.constants]
         since = max((clock - written_at.get(name, 0.0) for name in read), default=0.0)
-        found.append(_kernel(graph, op, read, network, since))
+        found.append(kernel(graph, op, read, network, _rough(since)))
         clock += found[-1].law[1] + found[-1].law[2] + found[-1].law[3]
         written_at.update(dict.fromkeys(op.outputs, clock))
     return found
 
 
-def _kernel(graph: Graph, op: Op, read: list[str], network: tuple[float, float, float], since: float) -> Kernel:
+def _kernel(graph: Graph, op: Op, read: list[str], network: Network, since: float) -> Kernel:
     shapes = graph.shapes
     weight: Shape = ()
     if op.kind.endswith("Conv") or op.kind in ("Gemm", "FusedGemm", "MatMul", "ConvTranspose"):
@@ -86,7 +99,7 @@ def _kernel(graph: Graph, op: Op, read: list[str], network: tuple[float, float, 
         tuple(shapes.get(name, ()) for name in op.outputs),
         len([name for name in op.inputs[3:] if name]) if op.kind.endswith("Conv") else 0,
         network,
-        _rough(since),
+        since,
         graph.opset,
     )
 
@@ -99,7 +112,7 @@ def _described(
     read: tuple[Shape, ...],
     written: tuple[Shape, ...],
     adds: int,
-    network: tuple[float, float, float],
+    network: Network,
     since: float,
     opset: int,
 ) -> Kernel:
@@ -121,16 +134,16 @@ def _described(
     activation = str(op.attributes.get("activation", ""))
     logical_out = weight[0] if weight else out_channels
     numbers = (
-        _log(macs), _log(in_bytes), _log(out_bytes), _log(weight_bytes), _log(macs / (in_bytes + out_bytes + 1.0)),
-        _log(in_channels), _log(out_channels), _log(per_in), _log(per_out),
-        _log(_side(source, -2)), _log(_side(source, -1)), _log(_side(target, -2)), _log(_side(target, -1)),
-        float(height), float(width), float(max(strides)), float(max(dilations)), _log(groups), float(max(pads)),
+        log(macs), log(in_bytes), log(out_bytes), log(weight_bytes), log(macs / (in_bytes + out_bytes + 1.0)),
+        log(in_channels), log(out_channels), log(per_in), log(per_out),
+        log(_side(source, -2)), log(_side(source, -1)), log(_side(target, -2)), log(_side(target, -1)),
+        float(height), float(width), float(max(strides)), float(max(dilations)), log(groups), float(max(pads)),
         float(ACTIVATIONS.index(activation) if activation in ACTIVATIONS else len(ACTIVATIONS)),
         float(adds), float(len(read)),
         float(in_channels % REST), float(logical_out % REST), float(_side(target, -1) % WIDTH_REST),
-        _log(effort.steps), _log(1000 * effort.steps / (macs + 1)), _log(effort.passes),
-        _log(effort.set_weights), _log(effort.set_output), float(effort.blocks_rest), float(effort.pixels_rest),
-        _log(in_bytes + out_bytes + weight_bytes),
+        log(effort.steps), log(1000 * effort.steps / (macs + 1)), log(effort.passes),
+        log(effort.set_weights), log(effort.set_output), float(effort.blocks_rest), float(effort.pixels_rest),
+        log(in_bytes + out_bytes + weight_bytes),
         network[0], network[1], since, network[2],
     )  # fmt: skip
     group, variant = _names(op, weight, groups, height, width, list(read), activation, adds, opset)
@@ -204,8 +217,9 @@ def _macs(op: Op, weight: Shape, groups: int, source: Shape, target: Shape) -> f
     return 0.0
 
 
-def _weights(graph: Graph) -> set[str]:
-    return {name for op in graph.ops for name in op.inputs[1:3] if name in graph.constants}
+def weights_of(graph: Graph, op: Op) -> list[str]:
+    """The weights of an operator, and its bias."""
+    return [name for name in op.inputs[1:3] if name in graph.constants]
 
 
 def _channels(shape: Shape) -> int:
@@ -216,9 +230,10 @@ def _side(shape: Shape, axis: int) -> int:
     return shape[axis] if len(shape) >= 4 else 1
 
 
-def _log(value: float) -> float:
+def log(value: float) -> float:
+    """A logarithm to base 2 that is 0 for 0."""
     return math.log2(1.0 + value)
 
 
 def _rough(value: float) -> float:
-    return round(_log(value) / CONTEXT_STEP) * CONTEXT_STEP
+    return round(log(value) / CONTEXT_STEP) * CONTEXT_STEP

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from functools import cache
 from typing import Any
 
@@ -23,7 +24,7 @@ def model_of(graph: Graph) -> bytes:
     for name, values in graph.constants.items():
         if name in read:
             shape = graph.shapes.get(name, ())
-            array = _weights(shape, positive=name in variances) if values is None else _values(values, shape)
+            array = _weights(name, shape, positive=name in variances) if values is None else _values(values, shape)
             kind = helper.np_dtype_to_tensor_dtype(array.dtype)
             tensors.append(helper.make_tensor(name, kind, array.shape, array.tobytes(), raw=True))
     nodes = [helper.make_node(op.kind, op.inputs, op.outputs, **op.attributes) for op in graph.ops]
@@ -38,8 +39,11 @@ def model_of(graph: Graph) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _weights(shape: tuple[int, ...], *, positive: bool) -> Any:
-    values = np.resize(_normal_numbers(), math.prod(shape)).reshape(shape)
+def _weights(name: str, shape: tuple[int, ...], *, positive: bool) -> Any:
+    # Each tensor begins elsewhere: operators with equal weights would be computed once.
+    start = zlib.crc32(name.encode()) % POOL
+    size = math.prod(shape)
+    values = np.resize(_normal_numbers(), start + size)[start:].reshape(shape)
     if positive:
         return np.abs(values) + np.float32(0.5)
     fan_in = math.prod(shape[1:]) if len(shape) > 1 else 100

@@ -75,7 +75,7 @@ class LatencyPredictor:
 
         Args:
             device: `cpu`.
-            backend: `onnxruntime`.
+            backend: `onnxruntime` or `openvino`.
             threads: How many threads compute.
             minutes: Time to measure, over all calls on the same `path`; fitting comes on top.
             architectures: Networks with input shapes (N, C, H, W) to measure among the random ones, such as members of

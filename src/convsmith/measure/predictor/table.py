@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from convsmith.arch import write_whole_bytes
+from convsmith.measure.predictor.engines import ENGINES
 from convsmith.measure.predictor.graph import Shape
-from convsmith.measure.predictor.kernels import LAW, NUMBERS, VERSION, Kernel
+from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.trees import Array
 from convsmith.measure.predictor.turns import Measured
 
@@ -82,7 +83,7 @@ class Table:
         group_place = {name: i for i, name in enumerate(groups)}
         document = {
             "format": FORMAT,
-            "numbers": VERSION,
+            "numbers": ENGINES[self.about.backend].numbers,
             "about": asdict(self.about),
             "networks": self.names,
             "groups": groups,
@@ -96,10 +97,14 @@ class Table:
             "table.time_us": np.array([time for own in self.times_us for time in own], dtype=np.float32),
             "table.group": np.array([group_place[k.group] for k in flat], dtype=np.int32),
             "table.variant": np.array([place[k.variant] for k in flat], dtype=np.int32),
-            "table.law": np.array([k.law for k in flat], dtype=np.float64).reshape(-1, len(LAW)),
-            "table.numbers": np.array([k.numbers for k in flat], dtype=np.float64).reshape(-1, len(NUMBERS)),
+            "table.law": _matrix([k.law for k in flat]),
+            "table.numbers": _matrix([k.numbers for k in flat]),
         }
         write_whole_bytes(path, save({**arrays, **more}, metadata={KEY: json.dumps(document)}))
+
+
+def _matrix(rows: Sequence[Sequence[float]]) -> Array:
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(rows[0]) if rows else 0)
 
 
 def load(path: Path) -> tuple[Table, dict[str, Array], dict[str, Any]]:
@@ -110,9 +115,11 @@ def load(path: Path) -> tuple[Table, dict[str, Array], dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no calibration {path}; make one with `convsmith calibrate --out {path}`")
     document, arrays = _read(path)
-    if document.get("format") != FORMAT or document.get("numbers") != VERSION:
+    engine = ENGINES.get(document.get("about", {}).get("backend"))
+    numbers = engine.numbers if engine is not None else None
+    if document.get("format") != FORMAT or numbers is None or document.get("numbers") != numbers:
         raise ValueError(
-            f"{path} must hold a calibration in the format {FORMAT} with numbers {VERSION}, got "
+            f"{path} must hold a calibration in the format {FORMAT} with numbers {numbers}, got "
             f"{document.get('format')!r} with {document.get('numbers')!r}; calibrate again"
         )
     own = {name.removeprefix("table."): arrays.pop(name) for name in list(arrays) if name.startswith("table.")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from convsmith.measure.predictor.engine import Engine
 from convsmith.measure.predictor.graph import Graph, Op, Shape
-from convsmith.measure.predictor.kernels import kernels
+from convsmith.measure.predictor.kernels import VERSION, kernels
 from convsmith.measure.predictor.onnx_model import model_of
 from convsmith.measure.predictor.onnxruntime.executed import RESTATED, executed
 from convsmith.measure.predictor.onnxruntime.session import Session
@@ -23,4 +23,4 @@ def block() -> int:
     return 16 if ran[0].outputs[0][1] == 32 else 8
 
 
-ONNXRUNTIME = Engine("onnxruntime", RESTATED, block, executed, kernels, Session)
+ONNXRUNTIME = Engine("onnxruntime", RESTATED, block, executed, kernels, VERSION, Session)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from convsmith.measure.predictor.graph import Graph, Op
-from convsmith.measure.predictor.onnxruntime.fusion import in_order
+from convsmith.measure.predictor.rewriting import in_order
 
 ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "QuickGelu", "Gelu")
 FUSED_AFTER = ("Relu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish")

@@ -1,0 +1,136 @@
+"""What a model of kernel times sees of OpenVINO's kernels: their class, their numbers, and what surrounds them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from convsmith.measure.predictor.graph import Graph, Op, Shape
+from convsmith.measure.predictor.kernels import Kernel, Network, in_context, log, weights_of
+from convsmith.measure.predictor.openvino.effort import Effort, convolution_effort
+
+VERSION = 1  # of the numbers below: a table of another version is refused
+
+NUMBERS = (
+    "log_macs", "log_read", "log_written", "log_weights", "log_bytes", "log_intensity",
+    "log_in_channels", "log_out_channels", "log_in_group", "log_out_group",
+    "log_height", "log_width", "log_out_height", "log_out_width", "log_pixels",
+    "kernel_height", "kernel_width", "stride", "dilation", "log_groups", "padding",
+    "activation", "body", "parts", "in_rest", "out_rest", "out_blocks_rest", "pixels_rest",
+    "log_steps", "log_steps_a_mac", "log_copied",
+    "log_network_weights", "log_network_maps", "log_since_read", "log_kernels",
+)  # fmt: skip
+# From cheap to dear.
+ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "PRelu", "Abs", "BatchNormalization", "HardSwish", "Sqrt", "Sigmoid",
+               "Tanh", "Swish", "Exp", "Elu", "Gelu", "Mish", "Div", "Pow")  # fmt: skip
+VECTOR, BLOCKS, PIXELS = 16, 4, 8
+
+
+def kernels(graph: Graph) -> list[Kernel]:
+    """The kernels of an executed graph, in order."""
+    return in_context(graph, _kernel)
+
+
+def _kernel(graph: Graph, op: Op, read: list[str], network: Network, since: float) -> Kernel:
+    shapes = graph.shapes
+    weights = tuple(shapes[name] for name in weights_of(graph, op))
+    facts = tuple((key, value) for key, value in op.attributes.items() if key != "covers")
+    sizes = tuple(shapes.get(name, ()) for name in read), tuple(shapes.get(name, ()) for name in op.outputs)
+    return _described(op.kind, facts, weights, *sizes, network, since)
+
+
+@lru_cache(maxsize=65536)
+def _described(
+    kind: str,
+    attributes: tuple[tuple[str, Any], ...],
+    weights: tuple[Shape, ...],
+    read: tuple[Shape, ...],
+    written: tuple[Shape, ...],
+    network: Network,
+    since: float,
+) -> Kernel:
+    """A kernel from all that tells it; remembered, as a search meets the same ones again and again."""
+    op = Op(kind, [], [], dict(attributes))
+    source, target = read[0] if read else (), written[0]
+    weight = weights[0] if weights else ()
+    groups = int(op.attributes.get("group", 1))
+    taps = weight[2:] or op.ints("kernel_shape", ())
+    height, width = (taps[0], taps[1]) if len(taps) == 2 else (1, 1)
+    strides, dilations, pads = op.ints("strides", (1,)), op.ints("dilations", (1,)), op.ints("pads", (0,))
+    macs = float(sum(math.prod(own) for own in weights) * target[0] * _pixels(target))
+    convolves = kind == "Convolution" and len(target) == 4
+    effort = convolution_effort(op.attributes["kernel"], weight, groups, source, target) if convolves else Effort()
+    in_bytes, out_bytes = 4.0 * sum(map(math.prod, read)), 4.0 * sum(map(math.prod, written))
+    weight_bytes = 4.0 * sum(map(math.prod, weights))
+    in_channels, out_channels = _channels(source), _channels(target)
+    activation, dearest = _activation(op)
+    numbers = (
+        log(macs), log(in_bytes), log(out_bytes), log(weight_bytes), log(in_bytes + out_bytes + weight_bytes),
+        log(macs / (in_bytes + out_bytes + 1.0)),
+        log(in_channels), log(out_channels), log(in_channels / groups), log(out_channels / groups),
+        log(_side(source, -2)), log(_side(source, -1)), log(_side(target, -2)), log(_side(target, -1)),
+        log(_pixels(target)),
+        float(height), float(width), float(max(strides)), float(max(dilations)), log(groups), float(max(pads)),
+        float(dearest), float(len(op.attributes["body"])), float(len(read)),
+        float(in_channels // groups % VECTOR), float(out_channels // groups % VECTOR),
+        float(-(-(out_channels // groups) // VECTOR) % BLOCKS), float(_side(target, -1) % PIXELS),
+        log(effort.steps), log(1000 * effort.steps / (macs + 1)), log(effort.copied),
+        network[0], network[1], since, network[2],
+    )  # fmt: skip
+    group, variant = _names(op, weight, groups, (height, width), list(read), target, activation)
+    return Kernel(group, variant, (macs, in_bytes, out_bytes, weight_bytes, effort.steps, effort.copied), numbers)
+
+
+def _names(
+    op: Op, weight: Shape, groups: int, taps: tuple[int, int], read: list[Shape], target: Shape, activation: str
+) -> tuple[str, str]:
+    """The class whose kernels one model describes, and the variant within it."""
+    algorithm, stride = op.attributes.get("algorithm", ""), f"stride {max(op.ints('strides', (1,)))}"
+    extra: list[object] = [activation]
+    if op.kind == "Convolution":
+        group = f"{op.attributes['kernel']} convolution"
+        if op.attributes["kernel"] in ("brgconv", "brgconv_1x1"):
+            if groups == 1 and weight[1] < VECTOR:
+                group += " of few channels"
+            elif _pixels(target) == 1:
+                group += " of one pixel"
+        sums = f"adds {len(read) - 1}"
+        extra = [*taps, stride, f"dilation {max(op.ints('dilations', (1,)))}", activation, sums]
+    elif op.kind == "Pooling":
+        group = f"{algorithm} rank {len(read[0])}"
+        extra = [*taps, stride]
+    elif op.kind in ("Subgraph", "Eltwise"):
+        group = "elementwise" if len(set(read)) == 1 else "elementwise broadcast"
+        if "Gemm" in op.attributes["body"]:
+            group = "products"
+    elif op.kind == "FullyConnected":
+        group = f"{op.attributes['kernel']} product"
+    elif op.kind == "Reduce":
+        group = f"{algorithm}"
+    else:
+        group = op.kind
+        facts = ("perm", "axis", "mode", "coordinate_transformation_mode")
+        extra = [*(f"{key} {op.attributes[key]}" for key in facts if key in op.attributes), f"rank {len(target)}"]
+    return group, ", ".join(str(part) for part in (group, *extra) if part != "")
+
+
+def _activation(op: Op) -> tuple[str, int]:
+    """The dearest of the activations that a kernel computes, and its place among them."""
+    body = (op.attributes.get("algorithm", ""), *op.attributes["body"])
+    found = max((ACTIVATIONS.index(kind) + 1 for kind in body if kind in ACTIVATIONS), default=0)
+    return ACTIVATIONS[found - 1] if found else "", found
+
+
+def _channels(shape: Iterable[int]) -> int:
+    shape = tuple(shape)
+    return shape[1] if len(shape) > 1 else 1
+
+
+def _pixels(shape: Shape) -> int:
+    return math.prod(shape[2:])
+
+
+def _side(shape: Shape, axis: int) -> int:
+    return shape[axis] if len(shape) >= 4 else 1

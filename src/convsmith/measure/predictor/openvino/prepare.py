@@ -1,0 +1,118 @@
+"""What OpenVINO makes of a graph before it looks at the processor: merged operators, with the names that it gives them.
+
+Found by reading what 2026.4 runs. Every operator keeps in `covers` the outputs of the ONNX operators that it computes,
+as OpenVINO keeps them in `originalLayersNames`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from convsmith.measure.predictor.graph import Graph
+from convsmith.measure.predictor.openvino.layout import VIEWS
+from convsmith.measure.predictor.openvino.order import move_up
+from convsmith.measure.predictor.openvino.strides import move_strides
+from convsmith.measure.predictor.rewriting import (
+    copied,
+    drop_constant_operators,
+    drop_unread,
+    fold_norms,
+    fuse_pads,
+    join_slices,
+    merge_silu,
+    share_equal,
+)
+
+
+def prepared(graph: Graph) -> Graph:
+    """The merged graph; the given one stays."""
+    graph = copied(graph)
+    drop_unread(graph)
+    drop_constant_operators(graph)
+    _share_constants(graph)
+    share_equal(graph)
+    join_slices(graph)
+    _drop_rejoined(graph)
+    drop_unread(graph)
+    fuse_pads(graph)
+    fold_norms(graph)
+    merge_silu(graph, "Swish")
+    for op in graph.ops:
+        op.attributes = {**op.attributes, "covers": tuple(op.outputs[-1:])}
+    _drop_identities(graph)
+    move_up(graph)
+    _join_shuffles(graph)
+    move_strides(graph)
+    return graph
+
+
+def _share_constants(graph: Graph) -> None:
+    """Constants of equal values are one, so that operators on them are equal."""
+    known: dict[tuple[object, ...], str] = {}
+    names = {}
+    for name, values in graph.constants.items():
+        if values is not None:
+            names[name] = known.setdefault((values, graph.shapes.get(name)), name)
+    for op in graph.ops:
+        op.inputs = [names.get(name, name) for name in op.inputs]
+
+
+def _drop_rejoined(graph: Graph) -> None:
+    """All parts of a split map side by side again are the map."""
+    producers = graph.producers()
+    renamed: dict[str, str] = {}
+    kept = []
+    for op in graph.ops:
+        op.inputs = [renamed.get(name, name) for name in op.inputs]
+        split = producers.get(op.inputs[0]) if op.kind == "Concat" else None
+        rejoins = split is not None and split.kind == "Split" and split.outputs == op.inputs
+        if split is not None and rejoins and split.attributes.get("axis", 0) == op.attributes.get("axis"):
+            renamed[op.outputs[0]] = split.inputs[0]
+        else:
+            kept.append(op)
+    graph.ops = kept
+    graph.outputs = [renamed.get(name, name) for name in graph.outputs]
+
+
+def _drop_identities(graph: Graph) -> None:
+    """A selection of all channels in their order does nothing."""
+    renamed: dict[str, str] = {}
+    kept = []
+    for op in graph.ops:
+        op.inputs = [renamed.get(name, name) for name in op.inputs]
+        chosen = graph.constants.get(op.inputs[1]) if op.kind == "Gather" else None
+        axis = op.attributes.get("axis", 0)
+        if chosen is not None and chosen == tuple(range(graph.shapes[op.inputs[0]][axis])):
+            renamed[op.outputs[0]] = op.inputs[0]
+        else:
+            kept.append(op)
+    graph.ops = kept
+    graph.outputs = [renamed.get(name, name) for name in graph.outputs]
+
+
+def _join_shuffles(graph: Graph) -> None:
+    """A view as groups, their transposition and a view back are one shuffle of channels."""
+    uses, producers = graph.uses(), graph.producers()
+    viewed = {op.inputs[0] for op in graph.ops if op.kind in VIEWS}
+    gone: set[int] = set()
+    renamed: dict[str, str] = {}
+    for op in graph.ops:
+        op.inputs = [renamed.get(name, name) for name in op.inputs]
+        if op.outputs[0] in viewed and uses[op.outputs[0]] == 1:
+            continue  # the two views become one
+        swap = producers.get(op.inputs[0]) if op.kind == "Reshape" else None
+        apart = producers.get(swap.inputs[0]) if swap is not None and swap.kind == "Transpose" else None
+        if swap is None or apart is None or apart.kind != "Reshape" or uses[apart.outputs[0]] + uses[op.inputs[0]] != 2:
+            continue
+        before, groups = graph.shapes[apart.inputs[0]], graph.shapes[apart.outputs[0]]
+        swapped = tuple(swap.attributes.get("perm") or ())[:3] == (0, 2, 1)
+        if not swapped or graph.shapes[op.outputs[0]] != before or math.prod(groups[1:3]) != before[1]:
+            continue
+        op.kind, op.inputs = "ShuffleChannels", [apart.inputs[0]]
+        if 1 in groups[1:3]:  # nothing moves
+            renamed[op.outputs[0]] = op.inputs[0]
+            gone.add(id(op))
+        op.attributes = {"groups": groups[1], "covers": op.attributes["covers"]}
+        gone |= {id(swap), id(apart)}
+    graph.ops = [op for op in graph.ops if id(op) not in gone]
+    graph.outputs = [renamed.get(name, name) for name in graph.outputs]

@@ -1,0 +1,171 @@
+"""The rules against what OpenVINO says that it runs: its own executed graph, and the kernels that it times."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+import convsmith as cs
+from convsmith.deploy.backends.openvino import compile_model, onnx_bytes, read_model, settings
+from convsmith.measure.predictor.describe import describe
+from convsmith.measure.predictor.onnx_model import model_of
+from convsmith.measure.predictor.openvino.engine import OPENVINO
+from convsmith.measure.predictor.openvino.executed import RESTATED, executed
+from convsmith.measure.predictor.openvino.profile import nodes, times_of
+from convsmith.measure.predictor.openvino.session import Session
+from convsmith.measure.predictor.turns import random_graph
+from convsmith.measure.predictor.writer import Writer
+from tests.measure.predictor.test_describe import NETWORKS
+
+pytest.importorskip("onnx")
+openvino = pytest.importorskip("openvino")
+
+
+@pytest.fixture(scope="module")
+def block():
+    found = OPENVINO.block()
+    if not openvino.__version__.startswith(RESTATED) or found != 16:
+        pytest.skip(f"the rules are those of OpenVINO {RESTATED} on a processor with AVX-512")
+    return found
+
+
+def ran(model, shape):
+    """What OpenVINO made of a model: its kernels."""
+    core = openvino.Core()
+    read = read_model(core, model)
+    read.reshape(list(shape))
+    return list(nodes(compile_model(core, read, settings(1, "float32"), "float32")).values())
+
+
+def counted(found):
+    """Kernels and the shapes that they read and write, without weights."""
+    return Counter((node.kind, node.kernel, tuple(sorted(node.inputs)), tuple(sorted(node.outputs))) for node in found)
+
+
+def told(graph, block):
+    graph = executed(graph, block)
+
+    def shapes(names):
+        return tuple(sorted(graph.shapes[n] for n in names if n and n not in graph.constants))
+
+    return Counter((op.kind, op.attributes["kernel"], shapes(op.inputs), shapes(op.outputs)) for op in graph.ops)
+
+
+def check(graph, model, block):
+    found = ran(model, graph.shapes[graph.inputs[0]])
+    assert told(graph, block) == counted(found)
+    times = times_of(executed(graph, block), [replace(node, time_us=float(n)) for n, node in enumerate(found)])
+    assert sorted(times) == list(range(len(found)))
+
+
+@pytest.mark.parametrize("number", range(30))
+def test_random_networks_run_the_kernels_that_the_rules_say(number, block):
+    graph = random_graph(number)
+    check(graph, model_of(graph), block)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(1000, 1400, 100))
+def test_many_random_networks(start, block):
+    for number in range(start, start + 100):
+        graph = random_graph(number)
+        assert told(graph, block) == counted(ran(model_of(graph), graph.shapes["input"])), number
+
+
+@pytest.mark.parametrize("name", [n if n != "cells" else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS])
+def test_an_architecture_runs_the_kernels_that_are_told_from_it(name, block):
+    architecture, example = NETWORKS[name], torch.randn(2, 3, 16, 16)
+    network = cs.network.build(architecture).eval()
+    found = ran(onnx_bytes(network, example), (2, 3, 16, 16))
+    assert told(describe(architecture, (2, 3, 16, 16)), block) == counted(found)
+
+
+def case(build):
+    writer = Writer((1, 3, 16, 16))
+    return writer.graph(build(writer, writer.conv("input", 32, (3, 3))))
+
+
+def products(writer, x, width):
+    y = writer.flatten(writer.global_pool(x))
+    return writer.linear(writer.act(writer.linear(y, width), "relu"), 10)
+
+
+def strided_with_two_readers(w, x):
+    y = w.act(w.conv(x, 32, (3, 3)), "relu")
+    return w.concat([w.conv(y, 16, stride=2), w.conv(w.act(y, "sigmoid"), 16, stride=2)])
+
+
+CASES = {
+    "a dilated depthwise convolution": lambda w, x: w.conv(x, 32, (3, 3), groups=32, dilation=2),
+    "groups of a vector": lambda w, x: w.conv(x, 32, (3, 3), groups=2),
+    "groups of more than a vector": lambda w, x: w.conv(w.conv(x, 40), 40, (3, 3), groups=2),
+    "a sum": lambda w, x: w.act(w.add(w.conv(x, 32, (3, 3)), w.act(x, "relu")), "silu"),
+    "a sum of two convolutions": lambda w, x: w.add(w.conv(x, 32), w.conv(w.act(x, "relu"), 32)),
+    "a sum with what the convolution reads": lambda w, x: w.act(w.add(w.conv(x, 32), x), "relu"),
+    "a sum that is read before": lambda w, x: w.concat([w.add(w.conv(w.conv(x, 8), 32), x), w.act(x, "relu")]),
+    "a stride behind an activation": lambda w, x: w.conv(w.act(w.conv(x, 16, (3, 3)), "relu6"), 8, stride=2),
+    "a stride behind a sum": lambda w, x: w.conv(w.act(w.add(w.conv(x, 32), w.act(x, "relu")), "relu"), 8, stride=2),
+    "a stride behind a pooling": lambda w, x: w.conv(w.pool(x, "MaxPool", 3, 1), 8, stride=2),
+    "a stride behind groups": lambda w, x: w.conv(w.act(w.conv(x, 32, (3, 3), groups=32), "relu"), 8, stride=2),
+    "strides behind two readers": strided_with_two_readers,
+    "an activation behind a maximum": lambda w, x: w.act(w.pool(x, "MaxPool", 3, 2), "relu"),
+    "an activation behind a mean": lambda w, x: w.act(w.pool(x, "AveragePool", 3, 2), "relu"),
+    "a norm behind a concatenation": lambda w, x: w.conv(w.act(w.norm(w.concat([x, w.act(x, "relu")])), "relu"), 8),
+    "a gate": lambda w, x: w.mul(x, w.act(w.conv(w.global_pool(x), 32), "sigmoid")),
+    "a gate without a kernel": lambda w, x: w.mul(x, w.act(w.conv(w.global_pool(x), 32), "hard_sigmoid")),
+    "a gated sum": lambda w, x: w.act(w.add(w.mul(x, w.act(w.conv(w.global_pool(x), 32), "sigmoid")), x), "relu"),
+    "an activation without a kernel": lambda w, x: w.conv(w.act(x, "hard_sigmoid"), 8),
+    "a shuffle": lambda w, x: w.shuffle(w.act(x, "relu"), 4),
+    "an activation behind a shuffle": lambda w, x: w.act(w.shuffle(x, 4), "relu"),
+    "a shuffle that moves nothing": lambda w, x: w.conv(w.shuffle(w.act(x, "relu"), 32), 8),
+    "a shuffle in front of a product": lambda w, x: w.linear(w.flatten(w.shuffle(w.conv(x, 8), 2)), 10),
+    "parts that are joined again": lambda w, x: w.conv(w.concat(w.split(x, 8)), 8),
+    "parts in another order": lambda w, x: w.conv(w.concat(w.split(x, 8)[::-1]), 8),
+    "small products": lambda w, x: products(w, x, 256),
+    "products": lambda w, x: products(w, x, 257),
+    "one pixel": lambda w, x: w.flatten(w.conv(w.global_pool(x), 10)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_single_rules(name, block):
+    graph = case(CASES[name])
+    check(graph, model_of(graph), block)
+
+
+def test_the_merged_operators_are_those_that_openvino_names(block):
+    for number in (0, 3, 6):
+        graph = random_graph(number)
+        names = {name for node in ran(model_of(graph), graph.shapes["input"]) for name in node.covers}
+        merged = [op.attributes["covers"] for op in executed(graph, block).ops if op.kind == "Convolution"]
+        assert all(covers for covers in merged)
+        assert {name for covers in merged for name in covers} <= names
+
+
+def test_each_kernel_has_a_time_and_they_are_the_network_s(block):
+    graph = random_graph(1)
+    session = Session(model_of(graph), graph.shapes["input"], 1)
+    times = session.times_us(executed(graph, block))
+    assert len(times) == len(session.kernels)
+    assert min(times) > 0
+    assert session.burst_ms() > 0
+
+
+def test_a_kernel_that_the_rules_do_not_foresee_is_told(block):
+    graph = case(lambda w, x: w.act(w.pool(x, "AveragePool", 3, 1), "relu"))
+    found, rules = ran(model_of(graph), (1, 3, 16, 16)), executed(graph, block)
+    assert len(times_of(rules, found)) == len(found)
+    with pytest.raises(ValueError, match=r"the runtime ran no .'Eltwise'"):
+        times_of(rules, [node for node in found if node.kind != "Eltwise"])
+    with pytest.raises(ValueError, match=r"the runtime ran .'Pooling'.* and the rules say none"):
+        times_of(rules, [*found, next(node for node in found if node.kind == "Pooling")])
+
+
+def test_the_graph_that_is_told_from_stays(block):
+    graph = random_graph(0)
+    before = [(op.kind, tuple(op.inputs), tuple(op.outputs), dict(op.attributes)) for op in graph.ops]
+    shapes = dict(graph.shapes)
+    executed(graph, block)
+    assert [(op.kind, tuple(op.inputs), tuple(op.outputs), op.attributes) for op in graph.ops] == before
+    assert graph.shapes == shapes
