@@ -5,7 +5,8 @@
 float32, one thread, the allocator told to keep memory; what is compared takes turns in one process. A ratio is the
 median over rounds of each round's ratio, and below 1 ours is faster. `eager` and `compiled`: `forward` is a pass
 without gradients, `training` a pass and the gradient of its input; `over_nchw` and `over_nhwc` are over the convolution
-of the same map in either memory format (`layout` is ours), `over_copy` over `x.clone()`, compiled where ours is.
+of the same map in either memory format (`layout` is ours), `over_copy` over `x.clone()`, compiled where ours is, and in
+training over `-x`, whose gradient is one pass over memory, too: that of a clone is the gradient itself.
 `deployed`: networks in ONNX Runtime, batch 1, their shifts and norms folded (ours), over those whose shifts slice, pad
 and join (`over_plain`), that have none (`over_none`) and, of a unit, whose second 1 x 1 convolution takes the kernel of
 the shift (`over_dense`). Writes `DATE_shift_speed.csv`.
@@ -41,11 +42,11 @@ PARTS = ("eager", "compiled", "deployed")
 
 
 class Copy(nn.Module):
-    """The input, copied."""
+    """The input, copied; where its gradient is wanted negated, which copies the gradient as well."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        return x.clone()
+        return -x if torch.is_grad_enabled() else x.clone()
 
 
 def call_of(module: nn.Module, x: Tensor, direction: str) -> Callable[[], object]:

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import convsmith as cs
-from convsmith.nn import Shift, channel_dependency_graph, shift_copy, shift_cpu
+from convsmith.nn import Shift, channel_dependency_graph, shift_copy, shift_cpu, shift_masked
 from convsmith.nn.shift_forms import Moves, by_padding
 
 ROWS, LAST = torch.contiguous_format, torch.channels_last
@@ -57,7 +57,8 @@ def shift_of(channels, *, interleaved=False, **arguments):
 @pytest.fixture(params=["few", "many"])
 def size_of_maps(request, monkeypatch):
     """Small maps are copied in another way than large ones: take either for those of the test."""
-    monkeypatch.setattr(shift_copy, "FEW_ELEMENTS", 2**16 if request.param == "few" else 0)
+    for module in (shift_copy, shift_masked):
+        monkeypatch.setattr(module, "FEW_ELEMENTS", 2**16 if request.param == "few" else 0)
     shift_copy._plan.cache_clear()
     yield
     shift_copy._plan.cache_clear()
@@ -66,7 +67,7 @@ def size_of_maps(request, monkeypatch):
 @pytest.mark.parametrize("interleaved", [False, True])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("dilation", [1, 3])
-@pytest.mark.parametrize(("channels", "kernel_size"), [(3, 1), (9, 3), (20, 3), (28, 5), (51, 7)])
+@pytest.mark.parametrize(("channels", "kernel_size"), [(3, 1), (9, 3), (20, 3), (27, 3), (28, 5), (51, 7)])
 @pytest.mark.usefixtures("size_of_maps")
 def test_it_is_the_depthwise_convolution_with_one_hot_kernels(channels, kernel_size, dilation, stride, interleaved):
     arguments = {"kernel_size": kernel_size, "dilation": dilation, "stride": stride, "interleaved": interleaved}
@@ -191,7 +192,7 @@ needs_a_compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++"))
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.float64])
 def test_the_operator_of_compiled_programs(dtype, form):
     assert shift_cpu.is_built()
-    kernels = (9, 3), (29, 3), (27, 5), (3, 1), (200, 3), (160, 5)
+    kernels = (9, 3), (29, 3), (27, 5), (3, 1), (200, 3), (160, 5), (144, 3), (90, 3)
     cases = product(kernels, (1, 3), (1, 2), (False, True), (1, -1), ((1, 1), (2, 5), (9, 12), (40, 33)))
     for (channels, kernel_size), dilation, stride, interleaved, sign, size in cases:
         if sign < 0 and stride > 1:
@@ -332,8 +333,8 @@ for (channels, kernel_size), dilation, stride, interleaved, size, form in cases:
 @pytest.mark.slow
 def test_the_kernel_for_gpus_in_tritons_interpreter():
     pytest.importorskip("triton")
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": root}
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
     done = subprocess.run([sys.executable, "-c", IN_TRITON], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

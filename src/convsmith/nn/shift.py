@@ -104,7 +104,7 @@ def shift(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int,
     compiled = torch.compiler.is_compiling()
     last = not transformed and is_channels_last(x)
     moves = Moves(kernel_size, dilation, stride, interleaved)
-    if compiled and not transformed and _is_for_operator(x, moves, last):
+    if compiled and not transformed and _is_for_operator(x):
         return run_differentiably(x, by_operator, moves)
     if (last and _convolves(x, taps, interleaved)) or not (compiled or type(x) in (Tensor, nn.Parameter)):
         return F.conv2d(x, taps, None, stride, kernel_size // 2 * dilation, dilation, len(taps))
@@ -114,18 +114,13 @@ def shift(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int,
     return run_differentiably(x, run or by_copying, moves)
 
 
-def _is_for_operator(x: Tensor, moves: Moves, last: bool) -> bool:
-    """Whether a compiled program takes the operator in C++, and has nothing faster."""
+def _is_for_operator(x: Tensor) -> bool:
+    """Whether a compiled program takes the operator, in C++ or in Triton."""
     if torch.compiler.is_exporting():
         return False
     if x.is_cuda:
         return has_triton()
-    if not x.is_cpu or x.element_size() > 8:
-        return False
-    # Where hardly two neighbouring channels move alike, oneDNN's convolution is quicker on large channels-last maps.
-    neighbours = 1 if moves.interleaved else x.shape[1] // moves.kernel_size**2
-    mixed = last and neighbours < 4 and x.numel() > FEW_ELEMENTS and not torch.is_grad_enabled()
-    return not (mixed and x.dtype in (torch.float32, torch.bfloat16)) and is_built()
+    return x.is_cpu and x.element_size() <= 8 and is_built()
 
 
 def _convolves(x: Tensor, taps: Tensor, interleaved: bool) -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from convsmith.nn.shift_forms import Moves, by_padding, is_channels_last
+from convsmith.nn.shift_masked import by_masking, is_masked
 
 # Up to so many elements one more copy of them takes less time than the calls of operators that it saves.
 FEW_ELEMENTS = 2**16
@@ -22,6 +23,8 @@ FEW_ELEMENTS = 2**16
 
 def by_copying(x: Tensor, moves: Moves) -> Tensor:
     """The shifted map, in the memory format of `x`."""
+    if is_masked(x, moves):
+        return by_masking(x, moves)
     channels_last = is_channels_last(x)
     plan = _plan(tuple(x.shape), moves, channels_last)
     if plan is None:

@@ -19,16 +19,19 @@ using torch::stable::Tensor;
 
 namespace {
 
-constexpr int64_t kBlock = 32;         // bytes moved at a time
 constexpr int64_t kSmall = 4096;       // bytes of a plane up to which masks of whole planes stay in the cache
 constexpr int64_t kGrain = 32 * 1024;  // bytes that are worth a thread
+constexpr int64_t kFew = 3;            // taps in a block up to which each is joined by itself
 
-typedef uint64_t Block __attribute__((vector_size(kBlock)));
+typedef uint64_t Block __attribute__((vector_size(64)));
+typedef uint64_t Narrow __attribute__((vector_size(16)));
+constexpr int64_t kBlock = sizeof(Block);
 
-inline Block load(const char* from) {
-  Block block;
-  std::memcpy(&block, from, kBlock);
-  return block;
+template <typename T = Block>
+inline T load(const char* from) {
+  T value;
+  std::memcpy(&value, from, sizeof(T));
+  return value;
 }
 
 struct Size {
@@ -53,46 +56,64 @@ struct Moves {
 struct Table {
   std::vector<int32_t> taps;         // of each channel
   std::vector<int64_t> down, right;  // of each tap
-  std::vector<char> masks;           // in rows: one of a plane for each tap; channels-last: one for each part
-  int64_t each = 0;                  // in rows: bytes of a mask, in whole blocks; channels-last: parts of a block
-  std::vector<int32_t> parts;        // channels-last: the tap of each part of each block of a pixel
+  // In rows: a mask of a plane for each tap. Channels-last: for each block of a pixel one for each of its parts, which
+  // are its taps or, where these are many, first the k rows of taps and then their k columns.
+  std::vector<Block> masks;
+  int64_t each = 0;            // in rows: bytes of a mask, in whole blocks; channels-last: parts of a block
+  std::vector<int32_t> parts;  // channels-last: the tap of each part
+  bool slides = false;
 };
 
-void add_masks_of_planes(Table& table, const Size& s, int64_t item) {
-  table.each = (s.height * s.width * item + kBlock - 1) / kBlock * kBlock;
-  for (size_t t = 0; t < table.down.size(); ++t) {
-    table.masks.resize(t * table.each);
-    for (int64_t i = 0; i < s.height * s.width; ++i) {
-      const int64_t y = i / s.width + table.down[t], x = i % s.width + table.right[t];
-      table.masks.insert(table.masks.end(), item, y >= 0 && y < s.height && x >= 0 && x < s.width ? -1 : 0);
-    }
-  }
-  table.masks.resize(table.down.size() * table.each);
+void add_masks(Table& table, const std::vector<char>& bytes) {
+  table.masks.resize((bytes.size() + kBlock - 1) / kBlock);  // aligned: loads that cross lines of the cache are slow
+  std::memcpy(table.masks.data(), bytes.data(), bytes.size());
 }
 
-void add_parts_of_pixels(Table& table, int64_t item) {
-  const int64_t values = kBlock / item, blocks = table.taps.size() / values;
+void add_masks_of_planes(Table& table, const Size& s, int64_t item) {
+  std::vector<char> masks;
+  table.each = (s.height * s.width * item + kBlock - 1) / kBlock * kBlock;
+  for (size_t t = 0; t < table.down.size(); ++t) {
+    masks.resize(t * table.each);
+    for (int64_t i = 0; i < s.height * s.width; ++i) {
+      const int64_t y = i / s.width + table.down[t], x = i % s.width + table.right[t];
+      masks.insert(masks.end(), item, y >= 0 && y < s.height && x >= 0 && x < s.width ? -1 : 0);
+    }
+  }
+  masks.resize(table.down.size() * table.each);
+  add_masks(table, masks);
+}
+
+void add_parts_of_pixels(Table& table, int64_t item, int64_t block, const Moves& m) {
+  const int64_t pixel = table.taps.size() * item, blocks = (pixel + block - 1) / block, k = m.kernel_size;
+  const auto tap = [&](int64_t b, int64_t i) { return table.taps[(std::min(b * block, pixel - block) + i) / item]; };
   std::vector<std::vector<int32_t>> read(blocks);
   for (int64_t b = 0; b < blocks; ++b) {
-    read[b].assign(table.taps.begin() + b * values, table.taps.begin() + (b + 1) * values);
+    for (int64_t i = 0; i < block; ++i) read[b].push_back(tap(b, i));
     std::sort(read[b].begin(), read[b].end());
     read[b].erase(std::unique(read[b].begin(), read[b].end()), read[b].end());
     table.each = std::max<int64_t>(table.each, read[b].size());
   }
+  table.slides = table.each > kFew && block == kBlock && m.stride == 1 && m.dilation == 1 && (k == 3 || k == 5);
+  std::vector<char> masks;
   for (int64_t b = 0; b < blocks; ++b) {
+    for (int64_t part = 0; table.slides && part < 2 * k; ++part)
+      for (int64_t i = 0; i < block; ++i)
+        masks.push_back((part < k ? table.down[tap(b, i)] == part - k / 2 : table.right[tap(b, i)] == k + k / 2 - part) ? -1 : 0);
+    if (table.slides) continue;
     read[b].resize(table.each, read[b].back());  // equally many parts for all blocks: the last one again does no harm
     for (const int32_t t : read[b]) {
       table.parts.push_back(t);
-      for (int64_t c = b * values; c < (b + 1) * values; ++c)
-        table.masks.insert(table.masks.end(), item, table.taps[c] == t ? -1 : 0);
+      for (int64_t i = 0; i < block; ++i) masks.push_back(tap(b, i) == t ? -1 : 0);
     }
   }
+  add_masks(table, masks);
 }
 
-const Table& table_of(const Size& s, const Moves& m, bool last, int64_t item) {
-  using Key = std::array<int64_t, 9>;
+const Table& table_of(const Size& s, const Moves& m, bool last, int64_t item, int64_t block) {
+  using Key = std::array<int64_t, 10>;
   static thread_local std::map<Key, Table> tables;
-  const Key key{s.channels, last ? 0 : s.height, last ? 0 : s.width, m.kernel_size, m.dilation, m.sign, m.interleaved, last, item};
+  const int64_t height = last ? 0 : s.height, width = last ? 0 : s.width;
+  const Key key{s.channels, height, width, m.kernel_size, m.dilation, m.stride, m.sign, m.interleaved, last, item};
   const auto found = tables.find(key);
   if (found != tables.end()) return found->second;
   if (tables.size() >= 256) tables.clear();  // a bound on the memory of a program that meets maps of many sizes
@@ -103,11 +124,18 @@ const Table& table_of(const Size& s, const Moves& m, bool last, int64_t item) {
     table.right.push_back(m.distance(t % m.kernel_size));
   }
   if (last) {
-    add_parts_of_pixels(table, item);
+    add_parts_of_pixels(table, item, block, m);
   } else if (s.height * s.width * item <= kSmall) {
     add_masks_of_planes(table, s, item);
   }
   return table;
+}
+
+// Zeros to read where a tap leads outside of the map.
+const char* zeros(int64_t bytes) {
+  static thread_local std::vector<Block> blocks;
+  if (int64_t(blocks.size()) * kBlock < bytes) blocks.resize(bytes / kBlock + 1);
+  return reinterpret_cast<const char*>(blocks.data());
 }
 
 // A plane as one move of memory; then zeros where that has read another row or another plane.
@@ -145,7 +173,7 @@ inline void move_masked(const char* from, const char* mask, char* to, int64_t by
 
 template <typename T>
 void shift_rows(const char* x, char* out, int64_t batch, const Size& s, const Moves& m) {
-  const Table& table = table_of(s, m, false, sizeof(T));
+  const Table& table = table_of(s, m, false, sizeof(T), kBlock);
   const int64_t bytes = s.height * s.width * sizeof(T), out_bytes = s.rows * s.columns * sizeof(T);
   const int64_t planes = batch * s.channels, grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, bytes));
   torch::stable::parallel_for(0, planes, grain, [&table, s, m, x, out, bytes, out_bytes, planes](int64_t begin, int64_t end) {
@@ -154,7 +182,7 @@ void shift_rows(const char* x, char* out, int64_t batch, const Size& s, const Mo
     const int64_t each = table.each, width = s.width, channels = s.channels;
     const int32_t* const taps = table.taps.data();
     const int64_t *const down = table.down.data(), *const right = table.right.data();
-    const char* const masks = table.masks.data();
+    const char* const masks = reinterpret_cast<const char*>(table.masks.data());
     int64_t c = begin % channels;
     for (int64_t p = begin; p < end; ++p, c = c + 1 < channels ? c + 1 : 0) {
       const int64_t t = taps[c], dy = down[t], dx = right[t];
@@ -172,57 +200,142 @@ void shift_rows(const char* x, char* out, int64_t batch, const Size& s, const Mo
   });
 }
 
-// A pixel from the pixels that its taps read, block by block, each of kParts parts; 0 stands for any number.
-template <int kParts>
-inline void join(const char* const* from, char* to, int64_t bytes, int64_t each, const int32_t* tap, const char* mask) {
-  const int64_t parts = kParts ? kParts : each;
-  for (int64_t b = 0; b < bytes; b += kBlock) {
-    Block block{};
-    for (int64_t i = 0; i < parts; ++i, mask += kBlock) block |= load(from[*tap++] + b) & load(mask);
-    std::memcpy(to + b, &block, kBlock);
-  }
-}
+// Maps in channels-last order: where a call begins, and what is the same for all of its rows.
+struct Last {
+  const char* x;
+  char* out;
+  const Size s;
+  const Moves m;
+  const Table& table;
+  const char* nothing;
+  const int64_t batch, pixel;
+  const int64_t line = s.width * pixel;
 
-template <int kParts>
-void join_row(const char* const* lines, const char* zeros, char* out, const Size& s, int64_t stride, int64_t item, const Table& table) {
-  const int64_t pixel = s.channels * item, blocks = pixel / kBlock * kBlock, taps = table.right.size();
-  const auto [leftmost, rightmost] = std::minmax_element(table.right.begin(), table.right.end());
-  const bool whole = std::all_of(lines, lines + taps, [](const char* line) { return line != nullptr; });
-  std::vector<const char*> sources(taps);
-  const char** const from = sources.data();
-  bool inside = false;
-  for (int64_t j = 0; j < s.columns; ++j, out += pixel) {
-    const bool was_inside = inside;
-    inside = whole && j * stride + *leftmost >= 0 && j * stride + *rightmost < s.width;
-    for (int64_t t = 0; t < taps; ++t) {
-      if (inside && was_inside) {
-        from[t] += stride * pixel;
-      } else {
-        const int64_t w = j * stride + table.right[t];
-        from[t] = lines[t] && w >= 0 && w < s.width ? lines[t] + w * pixel : zeros;
-      }
+  // An image's row, from `right` on; zeros where there is none.
+  const char* row(int64_t image, int64_t h, int64_t right) const {
+    return h < 0 || h >= s.height ? nothing : x + (image * s.height + h) * line + right;
+  }
+
+  // What is fetched while `count` rows are made, so that memory is read in its order: the rows that come next.
+  const char* ahead(int64_t image, int64_t h, int64_t count) const {
+    const int64_t next = image * s.height + h + m.kernel_size / 2 * m.dilation + count;
+    return x + std::clamp<int64_t>(next, 0, std::max<int64_t>(0, batch * s.height - count)) * line;
+  }
+};
+
+// kPixels neighbouring pixels, each block from the kEach pixels that its taps read; 0 stands for any number.
+template <typename T, int kPixels, int kEach>
+inline void join(const char* const* from, int64_t step, char* to, int64_t pixel, const Table& table, const char* ahead) {
+  const int64_t each = kEach ? kEach : table.each;
+  const int32_t* tap = table.parts.data();
+  const char* mask = reinterpret_cast<const char*>(table.masks.data());
+  for (int64_t b = 0; b < pixel; b += sizeof(T)) {
+    const int64_t at = std::min<int64_t>(b, pixel - sizeof(T));  // the last block may overlap
+    T blocks[kPixels]{};
+    for (int p = 0; p < kPixels; ++p) __builtin_prefetch(ahead + p * step + at);
+    for (int64_t i = 0; i < each; ++i, mask += sizeof(T)) {
+      const char* const source = from[*tap++] + at;
+      for (int p = 0; p < kPixels; ++p) blocks[p] |= load<T>(source + p * step) & load<T>(mask);
     }
-    join<kParts>(from, out, blocks, table.each, table.parts.data(), table.masks.data());
-    for (int64_t i = blocks; i < pixel; i += item) std::memcpy(out + i, from[table.taps[i / item]] + i, item);
+    for (int p = 0; p < kPixels; ++p) std::memcpy(to + p * pixel + at, &blocks[p], sizeof(T));
   }
 }
 
-void shift_last(const char* x, char* out, int64_t batch, const Size& s, const Moves& m, int64_t item) {
-  const Table& table = table_of(s, m, true, item);
-  const int64_t pixel = s.channels * item, taps = m.taps();
-  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, s.columns * pixel));
-  const std::vector<char> zeros(pixel, 0);
-  const std::array<decltype(&join_row<0>), 4> joining{join_row<0>, join_row<1>, join_row<2>, join_row<3>};
-  const auto join = joining[table.each < 4 ? table.each : 0];
-  torch::stable::parallel_for(0, batch * s.rows, grain, [&](int64_t begin, int64_t end) {
-    std::vector<const char*> lines(taps);
-    for (int64_t row = begin; row < end; ++row) {
-      const char* image = x + row / s.rows * s.height * s.width * pixel;
+template <typename T, int kEach>
+void join_rows(const Last& call, int64_t first, int64_t last) {
+  constexpr int64_t kPixels = 4;
+  const auto& [x, out, s, m, table, nothing, batch, pixel, line] = call;
+  const int64_t taps = m.taps(), step = m.stride * pixel, reach = m.kernel_size / 2 * m.dilation;
+  const int64_t begin = (reach + m.stride - 1) / m.stride;  // from here to `end` all taps are inside
+  const int64_t end = s.width > reach ? std::min(s.columns, (s.width - reach - 1) / m.stride + 1) : 0;
+  std::vector<const char*> lines(taps), from(taps);
+  for (int64_t row = first; row < last; ++row) {
+    const int64_t image = row / s.rows, h = row % s.rows * m.stride;
+    for (int64_t t = 0; t < taps; ++t) lines[t] = call.row(image, h + table.down[t], table.right[t] * pixel);
+    const char* const ahead = call.ahead(image, h, 1);
+    char* const to = out + row * s.columns * pixel;
+    for (int64_t j = 0; j < s.columns;) {
+      const bool inside = j >= begin && j < end && end - begin >= kPixels;
+      if (inside) j = std::min(j, end - kPixels);
       for (int64_t t = 0; t < taps; ++t) {
-        const int64_t h = row % s.rows * m.stride + table.down[t];
-        lines[t] = h >= 0 && h < s.height ? image + h * s.width * pixel : nullptr;
+        const int64_t w = j * m.stride + table.right[t];
+        from[t] = lines[t] == nothing || w < 0 || w >= s.width ? nothing : lines[t] + j * step;
       }
-      join(lines.data(), zeros.data(), out + row * s.columns * pixel, s, m.stride, item, table);
+      if (inside) {
+        join<T, kPixels, kEach>(from.data(), step, to + j * pixel, pixel, table, ahead + j * step);
+      } else {
+        join<T, 1, kEach>(from.data(), step, to + j * pixel, pixel, table, ahead + j * step);
+      }
+      j += inside ? kPixels : 1;
+    }
+  }
+}
+
+// One block of the pixels of kRows rows, from left to right. What its channels read above and below is joined (`down`)
+// and added to the kSize blocks of the row that read here (`right`), of which one then is done: each tap's row and
+// column are looked up by themselves, k + k parts instead of k * k. Where pixels lie multiples of 1024 bytes apart the
+// reads share few sets of the first cache: 1024 channels take twice the time of 1040.
+template <int kSize, int kRows>
+void slide(const char* const* lines, const Block* masks, int64_t step, int64_t count, char* to, int64_t line, const char* ahead) {
+  constexpr int64_t kReach = kSize / 2;
+  Block down[kSize], right[kSize], coming[kRows][kSize]{};
+  std::memcpy(down, masks, sizeof(down));
+  std::memcpy(right, masks + kSize, sizeof(right));
+  for (int64_t i = 0; i < count + kReach; ++i) {
+    Block read[kRows]{};
+    if (i < count) {
+      for (int h = 0; h < kSize + kRows - 1; ++h) {
+        const Block block = load(lines[h] + i * step);
+        for (int r = std::max(0, h + 1 - kSize); r <= std::min(h, kRows - 1); ++r) read[r] |= block & down[h - r];
+      }
+      for (int r = 0; r < kRows; ++r) __builtin_prefetch(ahead + (i * kRows + r) * kBlock, 0, 2);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int q = 0; q < kSize; ++q) coming[r][q] |= read[r] & right[q];
+      if (i >= kReach) std::memcpy(to + r * line + (i - kReach) * step, &coming[r][0], kBlock);
+      for (int q = 0; q + 1 < kSize; ++q) coming[r][q] = coming[r][q + 1];
+      coming[r][kSize - 1] = Block{};
+    }
+  }
+}
+
+template <int kSize, int kRows>
+void slide_row(const Last& call, int64_t row) {
+  const auto& [x, out, s, m, table, nothing, batch, pixel, line] = call;
+  const int64_t image = row / s.rows, h = row % s.rows;
+  const char* ahead = call.ahead(image, h, kRows);
+  const Block* masks = table.masks.data();
+  for (int64_t b = 0; b < pixel; b += kBlock, masks += 2 * kSize, ahead += s.width * kBlock * kRows) {
+    const int64_t at = std::min(b, pixel - kBlock);
+    const char* lines[kSize + kRows - 1];
+    for (int i = 0; i < kSize + kRows - 1; ++i) lines[i] = call.row(image, h + i - kSize / 2, at);
+    slide<kSize, kRows>(lines, masks, pixel, s.width, out + row * line + at, line, ahead);
+  }
+}
+template <int kSize>
+void slide_rows(const Last& call, int64_t first, int64_t last) {
+  constexpr int kRows = 3;
+  for (int64_t row = first; row < last;) {
+    const bool together = row + kRows <= last && row % call.s.rows + kRows <= call.s.rows;
+    together ? slide_row<kSize, kRows>(call, row) : slide_row<kSize, 1>(call, row);
+    row += together ? kRows : 1;
+  }
+}
+
+template <typename T>
+void shift_last(const char* x, char* out, int64_t batch, const Size& s, const Moves& m, int64_t item) {
+  const Table& table = table_of(s, m, true, item, sizeof(T));
+  const int64_t pixel = s.channels * item, grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, s.columns * pixel));
+  const Last call{x, out, s, m, table, zeros(std::max(s.width, 4 * m.stride) * pixel), batch, pixel};
+  const std::array<decltype(&join_rows<T, 0>), kFew + 1> joining{join_rows<T, 0>, join_rows<T, 1>, join_rows<T, 2>, join_rows<T, 3>};
+  const auto join_rows = joining[table.each <= kFew ? table.each : 0];
+  torch::stable::parallel_for(0, batch * s.rows, grain, [&](int64_t first, int64_t last) {
+    if (!table.slides) {
+      join_rows(call, first, last);
+    } else if (m.kernel_size == 3) {
+      slide_rows<3>(call, first, last);
+    } else {
+      slide_rows<5>(call, first, last);
     }
   });
 }
@@ -246,8 +359,12 @@ Tensor shift(const Tensor& x, int64_t kernel_size, int64_t dilation, int64_t str
   Tensor out = empty(x, batch, s, last);
   const char* from = static_cast<const char*>(x.const_data_ptr());
   char* to = static_cast<char*>(out.mutable_data_ptr());
-  if (last) {
-    shift_last(from, to, batch, s, m, item);
+  if (last && s.channels * item >= kBlock) {
+    shift_last<Block>(from, to, batch, s, m, item);
+  } else if (last && s.channels * item >= int64_t(sizeof(Narrow))) {
+    shift_last<Narrow>(from, to, batch, s, m, item);
+  } else if (last) {
+    shift_last<char>(from, to, batch, s, m, item);
   } else if (item == 1) {
     shift_rows<uint8_t>(from, to, batch, s, m);
   } else if (item == 2) {
