@@ -1,7 +1,7 @@
 """How much a convolution makes the processor do, beyond its multiply-accumulates.
 
 The blocked kernels of ONNX Runtime compute up to four blocks of output channels at once ("a set") for six, three or one
-neighbouring pixels of a row; pixels at the padded borders one by one. One step multiplies one input channel and one
+neighbouring pixels of a row; pixels at the padded borders one by one, without the taps that see padding. One step multiplies one input channel and one
 tap. What a step takes is bound by the two multiplications that start in each cycle, and for few pixels and blocks by
 the latency of one. Where there are more input channels than a pass takes, the output is read and written again.
 """
@@ -9,6 +9,7 @@ the latency of one. Where there are more input channels than a pass takes, the o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from convsmith.measure.predictor.graph import Op, Shape
 
@@ -31,6 +32,32 @@ class Effort:
     pixels_rest: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Along one side of a map: how many taps see the map at each output pixel, and how many ever do."""
+
+    taps: tuple[int, ...]
+    ever: int
+
+
+@lru_cache(maxsize=4096)
+def reach(source: int, target: int, kernel: int, stride: int, dilation: int, pad: int) -> Reach:
+    """What a convolution from `source` to `target` pixels sees, `pad` being in front."""
+    seen = [
+        [tap for tap in range(kernel) if 0 <= pixel * stride - pad + tap * dilation < source] for pixel in range(target)
+    ]
+    return Reach(tuple(map(len, seen)), len({tap for own in seen for tap in own}))
+
+
+def reaches(op: Op, weight: Shape, source: Shape, target: Shape) -> tuple[Reach, Reach]:
+    """What a convolution with a `weight` sees of a map along its height and its width."""
+    strides, dilations, pads = op.ints("strides", (1, 1)), op.ints("dilations", (1, 1)), op.ints("pads", (0,) * 4)
+    height, width = (
+        reach(source[2 + i], target[2 + i], weight[2 + i], strides[i], dilations[i], pads[i]) for i in range(2)
+    )
+    return height, width
+
+
 def convolution_effort(op: Op, weight: Shape, groups: int, source: Shape, target: Shape) -> Effort:
     """The effort of a blocked or plain convolution of a map `source` to a map `target` (both as stored)."""
     if op.kind.startswith("nchwc."):
@@ -48,12 +75,14 @@ def _blocked(op: Op, weight: Shape, groups: int, source: Shape, target: Shape) -
     depth = 1 if depthwise else weight[1] if weight[1] < block and groups == 1 else source[1] // groups
     taps = height * across
     flat = taps == 1 and stride == 1
-    row, count = (rows * columns, 1) if flat else (columns, rows)
+    vertical, horizontal = reaches(op, weight, source, target)
+    row = rows * columns if flat else columns
+    lines = 1 if flat else sum(vertical.taps) / height
     left = min(row, -(-pads[1] // stride) if across > 1 else 0)
     right = min(row - left, -(-pads[3] // stride) if across > 1 else 0)
     inner = row - left - right
     pieces = _pieces(inner)
-    pieces[-1] += left + right
+    pieces[-1] += sum((*horizontal.taps[:left], *horizontal.taps[row - right :])) / across if across > 1 else 0
     per_group = width // (1 if depthwise else groups) // block
     sets = [1] * per_group if depthwise else [SET] * (per_group // SET) + [per_group % SET] * bool(per_group % SET)
     cycles = sum(
@@ -62,7 +91,7 @@ def _blocked(op: Op, weight: Shape, groups: int, source: Shape, target: Shape) -
         for pixels, number in zip(PIXELS, pieces, strict=True)
     )
     repeated = 1 if depthwise else groups
-    steps = batch * repeated * count * cycles * depth * taps
+    steps = batch * repeated * lines * cycles * depth * taps
     if depthwise or (weight[1] < block and groups == 1):
         again = 0
     else:
@@ -79,9 +108,9 @@ def _blocked(op: Op, weight: Shape, groups: int, source: Shape, target: Shape) -
     )
 
 
-def _pieces(pixels: int) -> list[int]:
+def _pieces(pixels: int) -> list[float]:
     """How many steps of six, three and one pixel make up a row."""
-    found = []
+    found: list[float] = []
     for size in PIXELS:
         number, pixels = divmod(pixels, size)
         found.append(number)

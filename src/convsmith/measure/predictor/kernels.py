@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from convsmith.measure.predictor.effort import Effort, convolution_effort
+from convsmith.measure.predictor.effort import Effort, convolution_effort, reaches
 from convsmith.measure.predictor.graph import Graph, Op, Shape
 
-VERSION = 2  # of the numbers below: a table of another version is refused
+VERSION = 3  # of the numbers below: a table of another version is refused
 
 NUMBERS = (
     "log_macs", "log_read", "log_written", "log_weights", "log_intensity",
@@ -129,7 +129,7 @@ def _described(
     if op.kind.endswith("Conv") and len(weight) == 4 and len(target) == 4:
         effort = convolution_effort(op, weight, groups, source, target)
     in_bytes, out_bytes = 4.0 * sum(map(math.prod, read)), 4.0 * sum(map(math.prod, written))
-    weight_bytes = 4.0 * math.prod(weight) if weight else 0.0
+    weight_bytes = 4.0 * math.prod(weight) * _read_share(op, weight, source, target) if weight else 0.0
     per_in, per_out = in_channels / groups, out_channels / groups
     activation = str(op.attributes.get("activation", ""))
     logical_out = weight[0] if weight else out_channels
@@ -205,16 +205,29 @@ def _join(group: str, extra: Iterable[object]) -> str:
 
 
 def _macs(op: Op, weight: Shape, groups: int, source: Shape, target: Shape) -> float:
-    """Multiply-accumulates as computed: a blocked kernel also computes the channels that fill up a block."""
+    """Multiply-accumulates as computed: a blocked kernel also computes the channels that fill up a block.
+
+    It leaves out the taps that see padding.
+    """
     if op.kind.endswith("Conv") and len(weight) == 4:
         depth, width = weight[1], weight[0]
         if op.kind.startswith("nchwc."):
             width = target[1]
             depth = depth if depth < REST else source[1] // groups
+            height, across = reaches(op, weight, source, target)
+            return float(target[0] * width * depth * sum(height.taps) * sum(across.taps))
         return float(target[0] * width * depth * math.prod(weight[2:]) * math.prod(target[2:]))
     if weight:
         return float(math.prod(weight) * math.prod(target[:-1]))
     return 0.0
+
+
+def _read_share(op: Op, weight: Shape, source: Shape, target: Shape) -> float:
+    """Which share of its weights a kernel reads: a blocked one none of taps that see padding everywhere."""
+    if not op.kind.startswith("nchwc.") or len(weight) != 4:
+        return 1.0
+    height, across = reaches(op, weight, source, target)
+    return height.ever * across.ever / (weight[2] * weight[3])
 
 
 def weights_of(graph: Graph, op: Op) -> list[str]:

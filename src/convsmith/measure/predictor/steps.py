@@ -31,9 +31,11 @@ class Sizes:
         return self.near(min(self.width * math.exp(self.rng.uniform(-0.7, 0.7)), 2048))
 
     def groups(self, channels: int, width: int) -> int:
-        """A number of groups that both divide, groups of 2 to 32 channels being likely."""
+        """A number of groups that both divide, groups of 2 to 128 channels being likely, and whole blocks of 16."""
         wanted = channels / self.rng.choice((2, 4, 8, 16, 16, 32, 32, 64, 128))
         options = [g for g in range(2, channels) if channels % g == 0 and width % g == 0]
+        if self.rng.random() < 0.4:
+            options = [g for g in options if channels // g % 16 == width // g % 16 == 0] or options
         return min(options, key=lambda g: abs(math.log(g / wanted))) if options and wanted > 1 else 1
 
 
