@@ -17,11 +17,11 @@ PARAMETERS = {"Clip": (0.0, 6.0), "HardSigmoid": (1 / 6, 0.5), "LeakyRelu": (0.1
 VALUED = ("Reshape", "Split", "Slice", "Pad", "Gather", "Unsqueeze", "Clip", "Pow")  # whose constants are read as such
 
 
-def key_of(graph: Graph, op: Op) -> tuple[Any, ...]:
+def key_of(graph: Graph, op: Op) -> str:
     """What tells a kernel: equal keys are one kernel, whatever surrounds it."""
     shapes = tuple(graph.shapes.get(name, ()) for name in (*op.inputs, *op.outputs))
     values = tuple(graph.constants.get(name) for name in op.inputs) if op.kind in VALUED else ()
-    return (op.kind, tuple(map(bool, op.inputs)), shapes, values, repr(sorted(op.attributes.items())))
+    return repr((op.kind, tuple(map(bool, op.inputs)), shapes, values, sorted(op.attributes.items())))
 
 
 def time_alone_us(graph: Graph, op: Op) -> float:
@@ -90,6 +90,6 @@ def _stored(graph: Graph, op: Op, place: int) -> Shape:
     return (width, depth, *weight[2:])
 
 
-def distinct(graphs: Iterable[Graph]) -> dict[tuple[Any, ...], tuple[Graph, Op]]:
+def distinct(graphs: Iterable[Graph]) -> dict[str, tuple[Graph, Op]]:
     """The kernels of executed graphs by their keys, each once."""
     return {key_of(graph, op): (graph, op) for graph in graphs for op in graph.ops}

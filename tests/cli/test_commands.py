@@ -9,7 +9,9 @@ import torch
 
 import convsmith as cs
 from convsmith.cli import main
+from convsmith.cli.arguments import check_calibration
 from convsmith.cli.main import COMMANDS
+from convsmith.measure.predictor import About
 from convsmith.measure.profile import Slowdown
 from convsmith.nn import Classifier, ConvNormAct
 
@@ -447,3 +449,10 @@ def test_predictions_need_a_calibration(convsmith):
     assert (code, "convsmith calibrate --out calibrations/cpu-onnxruntime-1.safetensors" in err) == (2, True)
     code, _, err = convsmith("calibrate", "--backend", "eager")
     assert (code, "can be calibrated for onnxruntime, got 'eager'" in err) == (2, True)
+
+
+def test_a_calibration_of_other_threads_is_refused():
+    about = About("cpu", "a processor", "onnxruntime", "1.32.0", 1, 16, "2026-11-26", 1.0)
+    check_calibration(about, "onnxruntime", 1, Path("file"))
+    with pytest.raises(ValueError, match="must be of onnxruntime with 2 threads, and file is of onnxruntime with 1"):
+        check_calibration(about, "onnxruntime", 2, Path("file"))

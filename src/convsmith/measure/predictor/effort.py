@@ -1,9 +1,10 @@
 """How much a convolution makes the processor do, beyond its multiply-accumulates.
 
 The blocked kernels of ONNX Runtime compute up to four blocks of output channels at once ("a set") for six, three or one
-neighbouring pixels of a row; pixels at the padded borders one by one, without the taps that see padding. One step multiplies one input channel and one
-tap. What a step takes is bound by the two multiplications that start in each cycle, and for few pixels and blocks by
-the latency of one. Where there are more input channels than a pass takes, the output is read and written again.
+neighbouring pixels of a row; pixels at the padded borders one by one, without the taps that see padding. One step
+multiplies one input channel and one tap. What a step takes is bound by the two multiplications that start in each
+cycle, and for few pixels and blocks by the latency of one. Where there are more input channels than a pass takes, the
+output is read and written again.
 """
 
 from __future__ import annotations

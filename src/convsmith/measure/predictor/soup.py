@@ -21,6 +21,7 @@ from convsmith.measure.predictor.writer import Writer
 RESOLUTIONS = (16, 32, 32, 48, 64, 96, 112, 128, 160, 176, 192, 224, 224, 256, 299)
 MACS = (1.5e6, 2.5e9)
 LARGEST_MAP = 4_000_000  # elements
+SMALLEST = 3  # pixels of a side that are halved once more: networks for small images end with maps of 2 x 2
 FEWEST_OPS, MOST_OPS = 8, 260
 OPSETS = (*(18,) * 7, 20)  # of the quick way to ONNX, and of torch's exporter
 STEP_SHARE = 0.6  # of the kinds of steps, in a network of single steps
@@ -85,7 +86,7 @@ def _single(rng: Random, target: float) -> Drawn | None:
         x = step(w, x, rng, sizes)
         if math.prod(w.shapes[x]) > LARGEST_MAP:
             return None
-        if w.shapes[x][1] > 6 and rng.random() < 0.15:
+        if w.shapes[x][1] > SMALLEST and rng.random() < 0.15:
             x = down(w, x, rng, sizes)
     return None if w.macs > 3 * target or len(w.ops) < FEWEST_OPS else Drawn(_end(w, x, rng), tuple(used))
 
@@ -100,7 +101,7 @@ def _repeated(rng: Random, target: float) -> Drawn | None:
     kinds = rng.sample(MOTIFS, rng.choice((1, 1, 2)))
     used: dict[str, None] = {}
     for stage in range(rng.randint(2, 5)):
-        if stage and w.shapes[x][1] > 6:
+        if stage and w.shapes[x][1] > SMALLEST:
             x = down(w, x, rng, sizes)
             sizes.width *= growth
         kind = rng.choice(kinds)

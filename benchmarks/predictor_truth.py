@@ -1,0 +1,205 @@
+"""Networks that no calibration measures, as files, and what they take: what predictions are held against.
+
+    python benchmarks/predictor_truth.py export --folder truth             # networks as files, not timed
+    python benchmarks/predictor_truth.py time --folder truth --series 1    # three times, some minutes apart
+    python benchmarks/predictor_truth.py alone --folder truth --part 0     # single kernels of ONNX Runtime, in parts
+
+Networks are members of each search space at several sizes and of each family of the zoo up to 6 G multiply-accumulates,
+exported as `deploy.prepare` does; AmoebaNet's, which are larger, with fewer filters and cells. The truth is the median
+over series of interleaved bursts, a reference network in every round; a series whose common shift against the others
+exceeds two per cent is left out. `alone` times each distinct executed kernel of these networks as a model of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from _alone import distinct, key_of, time_alone_us
+
+import convsmith as cs
+from convsmith.deploy import onnx
+from convsmith.deploy.lean import lean
+from convsmith.measure.predictor.engines import ENGINES
+from convsmith.measure.predictor.graph import Graph, read
+from convsmith.measure.predictor.turns import REFERENCE_SEED, random_graph
+from convsmith.search import spaces
+from convsmith.zoo import amoebanet
+from convsmith.zoo.registry import FAMILIES
+
+SIZES = {"mobile": (96, 160, 224), "stages": (32, 64, 128, 224)}
+MEMBERS, FIRST_SEED = 36, 77_000
+MOST_MACS, MOST_PARAMS = 6e9, 45e6
+AMOEBANETS = {"a": amoebanet.OF_A, "b": amoebanet.OF_B, "c": amoebanet.OF_C, "d": amoebanet.OF_D}
+ROUNDS, CHUNK, LARGEST_SHIFT = 7, 24, 0.02
+
+
+def candidates() -> dict[str, tuple[str, cs.Architecture, int]]:
+    """Networks by name: their group, architecture and input size."""
+    found = {}
+    for space, sizes in SIZES.items():
+        for i in range(MEMBERS):
+            size = sizes[i % len(sizes)]
+            tree = spaces.get(space, num_classes=10 + 90 * (i % 2), in_channels=3, input_size=size)
+            found[f"{space}-{size}-{i}"] = f"space {space}", tree.sample(Random(FIRST_SEED + i)), size
+    for family in FAMILIES:
+        for name in family_names(family):
+            architecture = cs.zoo.get(name)
+            reference = architecture.reference
+            if reference and reference.macs <= MOST_MACS and reference.params <= MOST_PARAMS:
+                found[name] = f"zoo {family}", architecture, reference.input_size
+    for letter, cells in AMOEBANETS.items():
+        own = {key: value for key, value in cells.items() if key != "aux_grid"}
+        for filters, size in ((32, 224), (64, 160)):
+            small = amoebanet.amoebanet(**own, filters=filters, repeats=2)  # type: ignore[arg-type]
+            found[f"amoebanet_{letter}_f{filters}"] = "zoo amoebanet", small, size
+    return found
+
+
+def family_names(family: str) -> list[str]:
+    """The zoo's names of one family's file."""
+    from importlib import import_module
+
+    return [variant.name for variant in import_module(f"convsmith.zoo.{family}").VARIANTS]
+
+
+def export(folder: Path, wanted: list[str]) -> None:
+    """Write what is not there yet: the model, the architecture, and its group and input shape."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (group, architecture, size) in candidates().items():
+        path = folder / f"{name}.onnx"
+        if (wanted and name not in wanted) or path.exists():
+            continue
+        shape = (1, architecture.in_channels, size, size)
+        example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        try:
+            network = cs.network.build(architecture).eval()
+            model = onnx.convert(lean(network, example), example, {})
+        except (ValueError, RuntimeError) as error:
+            print(f"{name}: left out ({error})", flush=True)
+            continue
+        architecture.save(folder / f"{name}.json")
+        (folder / f"{name}.about").write_text(json.dumps({"group": group, "shape": shape}))
+        path.write_bytes(model)
+        print(name, flush=True)
+
+
+def about(folder: Path, name: str) -> tuple[str, tuple[int, ...]]:
+    """The group and the input shape of a network."""
+    found = json.loads((folder / f"{name}.about").read_text())
+    return str(found["group"]), tuple(found["shape"])
+
+
+def graph_of(folder: Path, name: str) -> Graph:
+    """The graph that the runtime is given."""
+    import onnx as package
+
+    return read(package.load(str(folder / f"{name}.onnx")), [about(folder, name)[1]])
+
+
+def time_series(folder: Path, series: int, seconds: float, backend: str) -> None:
+    """One series of all networks; those that the back end refuses are left out."""
+    start = time.monotonic()
+    engine = ENGINES[backend]
+    reference = engine.load(random_graph(REFERENCE_SEED), 1)
+    found: dict[str, float] = {}
+    paths = sorted(folder.glob("*.onnx"), key=lambda path: Random(path.stem).random())
+    for first in range(0, len(paths), CHUNK):
+        loaded = {}
+        for path in paths[first : first + CHUNK]:
+            try:
+                loaded[path.stem] = engine.session(path.read_bytes(), about(folder, path.stem)[1], 1)
+            except ValueError as error:
+                print(f"{path.stem}: left out ({error})", flush=True)
+        samples: dict[str, list[float]] = {name: [] for name in loaded}
+        rounds = []
+        for turn in range(ROUNDS):
+            rounds.append(reference.burst_ms())
+            for name in loaded if turn % 2 == 0 else reversed(loaded):
+                samples[name].append(loaded[name].burst_ms())
+        found |= {name: statistics.median(own) for name, own in samples.items()}
+        found[f"reference {first}"] = statistics.median(rounds)
+        if time.monotonic() - start > seconds:
+            break
+    (folder / f"series-{series}.json").write_text(json.dumps(found))
+
+
+def truth(folder: Path) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Milliseconds by name, and the shares of networks within 5 and 10 % in each two of the series.
+
+    Medians over the series that agree with the others, of networks that are in all.
+    """
+    paths = sorted(folder.glob("series-*.json"))
+    series = [json.loads(path.read_text()) for path in paths]
+    names = [n for n in series[0] if not n.startswith("reference") and all(n in own for own in series)]
+    times = np.array([[own[name] for name in names] for own in series])
+    shifts = np.median(times / np.median(times, axis=0), axis=1) - 1
+    kept = np.abs(shifts) <= LARGEST_SHIFT
+    print(f"common shifts {np.round(shifts, 4)}, kept {int(kept.sum())} of {len(series)} series", flush=True)
+    repeated = {}
+    for i in range(len(paths)):
+        for j in range(i):
+            apart = np.abs(times[i] / times[j] - 1)
+            repeated[f"{paths[j].stem} and {paths[i].stem}"] = (
+                float((apart <= 0.05).mean()),
+                float((apart <= 0.1).mean()),
+            )
+    return dict(zip(names, np.median(times[kept], axis=0).tolist(), strict=True)), repeated
+
+
+def alone(folder: Path, part: int, seconds: float) -> None:
+    """Time distinct kernels, from the networks in a random order, until the time is over; parts go on from the last."""
+    engine = ENGINES["onnxruntime"]
+    block, start, path = engine.block(), time.monotonic(), folder / "alone.json"
+    names = sorted((path.stem for path in folder.glob("*.onnx")), key=lambda name: Random(name).random())
+    known: dict[str, float] = json.loads(path.read_text()) if path.exists() and part else {}
+    for name in names:
+        for key, (graph, op) in distinct([engine.executed(graph_of(folder, name), block)]).items():
+            if key not in known:
+                known[key] = time_alone_us(graph, op)
+        if time.monotonic() - start > seconds:
+            break
+    path.write_text(json.dumps(known))
+    print(f"{len(known)} kernels, up to {name}", flush=True)
+
+
+def alone_ms(folder: Path, graph: Graph) -> float | None:
+    """The sum over an executed graph of what each kernel takes alone; None where one was not timed."""
+    known = _times_alone(folder / "alone.json")
+    times = [known.get(key_of(graph, op)) for op in graph.ops]
+    return None if None in times else sum(time for time in times if time is not None) / 1e3
+
+
+@lru_cache
+def _times_alone(path: Path) -> dict[str, float]:
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("export", "time", "alone"))
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--names", nargs="*", default=[])
+    parser.add_argument("--series", type=int, default=1)
+    parser.add_argument("--part", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=400)
+    parser.add_argument("--backend", choices=tuple(ENGINES), default="onnxruntime", help="what `time` runs")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.step == "export":
+        export(given.folder, given.names)
+    elif given.step == "time":
+        time_series(given.folder, given.series, given.seconds, given.backend)
+    else:
+        alone(given.folder, given.part, given.seconds)
+
+
+if __name__ == "__main__":
+    main()
