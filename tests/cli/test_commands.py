@@ -377,7 +377,7 @@ def test_train_takes_the_classes_and_channels_of_the_data(convsmith):
         (("cost", "negative.json"), "negative"),
         (("cost", "torchvision:vit_b_16", "--input-size", "100"), "an input of shape (1, 3, 100, 100), and fails in"),
         (("profile", "tiny.json", "--backend", "compile"), "compile cannot be profiled: its kernels compute parts of"),
-        (("profile", "tiny.json", "--backend", "nope"), "unknown back end 'nope'; give eager, onnxruntime or openvino"),
+        (("profile", "tiny.json", "--backend", "nope"), "unknown back end 'nope'; give eager, onnxruntime, open"),
         (
             ("search", "--data", "digits", "--max-latency-ms", "1", "--latency", "predicted"),
             "a predictor can be calibrated for onnxruntime, got 'eager'; measure latency with it",

@@ -30,16 +30,16 @@ def test_every_operator_of_the_zoo_has_a_category():
 
 
 def test_a_name_stands_in_one_category_only():
-    for table in (categories._ONNX, categories._OPENVINO):
+    for table, between in ((categories._ONNX, None), (categories._OPENVINO, None), (categories._XNNPACK, ",")):
         assert list(table) == [category for category in CATEGORIES if category in table]
-        names = [name for names in table.values() for name in names.split()]
+        names = [name.strip() for names in table.values() for name in names.split(between)]
         assert len(names) == len(set(names))
 
 
 def test_every_kind_of_operator_that_is_counted_has_a_category():
     for names in MAC_FREE_BY_KIND.values():
         assert {category_of(name, table="aten") for name in names.split()} <= set(CATEGORIES)
-    assert set(TABLES) == {"aten", "onnx", "openvino"}
+    assert set(TABLES) == {"aten", "onnx", "openvino", "xnnpack"}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,8 @@ def test_every_kind_of_operator_that_is_counted_has_a_category():
         ("onnx", "GlobalAveragePool", "other"),
         ("openvino", "ShuffleChannels", "shuffle"),
         ("openvino", "Reorder", "data"),
+        ("xnnpack", "Fully Connected", "convolution"),
+        ("xnnpack", "Max Pooling", "other"),
     ],
 )
 def test_rows(table, operator, category):

@@ -153,3 +153,20 @@ def test_a_node_quicker_than_the_clock_has_run():
     assert [step.kernel for step in steps] == [step.kernel for step in before]
     assert [len(sample) for sample in samples] == [len(steps)] * 3
     assert 0.0 in samples[1]
+
+
+@pytest.mark.slow  # lowering takes seconds
+def test_executorch_is_profiled_with_the_modules_and_sizes_of_its_convolutions():
+    skip_without("executorch")
+    found = profile(Net(), SHAPE, backend="executorch", passes=3, roofs=ROOFS)
+    assert sum(step.macs for step in found.steps) == cs.measure.cost(Net(), SHAPE).macs
+    convolutions = [(step.module, step.shape) for step in found.steps if step.category == "convolution"]
+    maps = {"stem.conv": (2, 32, 32, 32), "grouped.0": (2, 12, 32, 32), "depthwise": (2, 12, 32, 32)}
+    assert dict(convolutions) == {**maps, "head.linear": (2, 10)}
+    stem = next(step for step in found.steps if step.module == "stem.conv")
+    assert stem.memory_bytes == 4 * (2 * (3 + 32) * 32 * 32 + 32 * 3 * 9)
+    assert found.unknown == ()
+    assert {step.operator for step in found.steps} >= {"Transpose", "TanH", "Max Pooling", "Mean"}
+    assert found.attributed_ms > 0
+    with pytest.raises(ValueError, match="with up to 15 images, got 16; give fewer"):
+        profile(Net(), (16, *SHAPE[1:]), backend="executorch", roofs=ROOFS)

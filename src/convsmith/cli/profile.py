@@ -35,7 +35,7 @@ def profile(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A zoo name, a .json file, timm:NAME or torchvision:NAME.")
     ],
-    backend: Annotated[str, typer.Option(help="eager, onnxruntime or openvino.")] = "eager",
+    backend: Annotated[str, typer.Option(help="eager, onnxruntime, openvino or executorch.")] = "eager",
     by: Annotated[str, typer.Option(help="category, operator, module or layer.")] = "category",
     batch: Batch = 1,
     threads: Threads = 1,

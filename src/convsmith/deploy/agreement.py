@@ -46,10 +46,10 @@ def eager_run(module: nn.Module) -> Run:
     return run
 
 
-def check_run(run: Run, example: Tensor) -> None:
-    """Run once, on a copy of the example; raise ValueError when the network does not take it."""
+def check_run(run: Run, example: Tensor) -> Tensor:
+    """The output for a copy of the example; ValueError when the network does not take it."""
     try:
-        run(example.clone())
+        return run(example.clone())
     except (RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
@@ -66,12 +66,16 @@ def noise_like(example: Tensor, batch_size: int) -> Tensor:
 class Reference:
     """What a run gives for the example and, for each batch size, for noise of the example's mean and deviation.
 
-    Making it raises ValueError when the run gives a value that is not finite, which nothing can agree with.
+    Making it raises ValueError when the run gives a value that is not finite, which nothing can agree with. `known` is
+    what the run gave for the example, where that is known.
     """
 
-    def __init__(self, run: Run, example: Tensor, batch_sizes: Sequence[int] = BATCH_SIZES):
+    def __init__(
+        self, run: Run, example: Tensor, batch_sizes: Sequence[int] = BATCH_SIZES, *, known: Tensor | None = None
+    ):
         # Copies, as a network may change its input in place.
-        self.pairs = [(x, run(x.clone())) for x in (example, *_noise(example, batch_sizes))]
+        self.pairs = [(example, run(example.clone()) if known is None else known)]
+        self.pairs += [(x, run(x.clone())) for x in _noise(example, batch_sizes)]
         if not all(y.isfinite().all() for _, y in self.pairs):
             raise ValueError(
                 "the network's outputs must be finite to be verified, got NaN or infinity; check its weights"

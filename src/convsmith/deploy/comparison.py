@@ -48,7 +48,7 @@ class Comparison:
         self.example, self.threads = example.clone(), threads  # a network may change its input in place
         self.eager = eager_run(snapshot(self.network))  # a network may change its buffers when it runs
         with clock.threads(threads):
-            check_run(self.eager, example)
+            self.output = check_run(self.eager, example)
         self.candidates: dict[tuple[str, str], Candidate] = {}
         self.runs: dict[tuple[str, str], Run] = {}
 
@@ -57,7 +57,7 @@ class Comparison:
         """What eager gives, in the network's own precision; ValueError where that is not finite."""
         with clock.threads(self.threads):
             # A second batch size tells a fixed one; eager's passes are most of what preparing a large network takes.
-            return Reference(self.eager, self.example, (2 if len(self.example) == 1 else 1,))
+            return Reference(self.eager, self.example, (2 if len(self.example) == 1 else 1,), known=self.output)
 
     def add(self, name: str, precision: str) -> Candidate:
         """Prepare a back end and compare it with eager.

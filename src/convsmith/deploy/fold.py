@@ -19,7 +19,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from convsmith.deploy.snapshot import snapshot
 from convsmith.deploy.trace import is_changed, trace
-from convsmith.nn import WeightNormConv2d
+from convsmith.nn import BatchNorm, WeightNormConv2d
 
 # Exactly these layers: a subclass may standardise its weight, a parametrised layer computes it anew.
 _NORM_BEHIND: dict[type[nn.Module], type[_BatchNorm]] = {
@@ -31,7 +31,7 @@ _NORM_BEHIND: dict[type[nn.Module], type[_BatchNorm]] = {
     nn.ConvTranspose2d: nn.BatchNorm2d,
     nn.ConvTranspose3d: nn.BatchNorm3d,
 }
-_PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, BatchNorm)
 
 
 class Rows(nn.Module):

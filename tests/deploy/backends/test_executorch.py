@@ -24,7 +24,7 @@ def test_runs_of_several_thread_counts_take_turns(monkeypatch, lowered):
     monkeypatch.setattr(back_end, "lower", lambda network, example: lowered)
     module = small_network()
     runs = [deploy.prepare(module, IMAGES, backend="executorch", threads=threads) for threads in (1, 3)]
-    bindings = back_end._bindings()
+    bindings = back_end.bindings()
     tasks = []
     for _ in range(2):
         for run in runs:

@@ -7,7 +7,9 @@ portable kernels, which are plain loops: a network whose convolutions or linear 
 from __future__ import annotations
 
 import importlib
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,13 +45,33 @@ def load(threads=1):
 
 
 @dataclass(frozen=True)
+class Product:
+    """A convolution or linear layer in a delegate: its module, and shapes without the batch."""
+
+    module: str
+    weight: tuple[int, ...]
+    read: tuple[int, ...]
+    written: tuple[int, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image: each weight is used once for each position of the map."""
+        places = self.written[1:] if len(self.weight) > 2 else self.written[:-1]
+        return math.prod(self.weight) * math.prod(places)
+
+
+@dataclass(frozen=True)
 class Lowered:
-    """A program of ExecuTorch, the share of its operators that XNNPACK computes, and the others with their modules."""
+    """A program of ExecuTorch, the share of its operators that XNNPACK computes, and the others with their modules.
+
+    `products` are the convolutions and linear layers, in the order of the program.
+    """
 
     data: bytes
     most: int
     delegated_share: float
     portable: tuple[str, ...]
+    products: tuple[Product, ...]
 
 
 def prepare(network: nn.Module, example: Tensor, threads: int, precision: str) -> Run:
@@ -59,7 +81,7 @@ def prepare(network: nn.Module, example: Tensor, threads: int, precision: str) -
     and loads the program anew, which takes milliseconds.
     """
     network, single = network.float(), example.float()
-    loaded = _Loaded(lower(network, single), single, threads)
+    loaded = Loaded(lower(network, single), single, threads)
     return lambda x: loaded(x.to(single.dtype)).to(x.dtype)
 
 
@@ -95,6 +117,7 @@ def lower(network: nn.Module, example: Tensor, *, most: int = MOST) -> Lowered:
             # The default lays memory out for the example's batch size.
             layout = exir.ExecutorchBackendConfig(sym_shape_eval_pass=shapes.ConstraintBasedSymShapeEvalPass())
             heavy = _left_over(edge.exported_program().graph_module)
+            products = tuple(_products(edge.exported_program().graph_module))
             finished = edge.to_executorch(layout)
         except Exception as error:
             raise ValueError(_lacking(reason(error), origins)) from error
@@ -104,10 +127,10 @@ def lower(network: nn.Module, example: Tensor, *, most: int = MOST) -> Lowered:
             f"XNNPACK must take every convolution and linear layer, as ExecuTorch's other kernels are ten to a hundred "
             f"times slower, and does not take {', '.join(undelegated)}; replace these, or choose another back end"
         )
-    return Lowered(bytes(finished.buffer), most, share, portable)
+    return Lowered(bytes(finished.buffer), most, share, portable, products)
 
 
-class _Loaded:
+class Loaded:
     """A program in the runtime; it loads itself anew when the process's pool is another one than it was loaded for.
 
     XNNPACK keeps the pool's address: to run what was loaded before the pool was replaced ends the process.
@@ -125,24 +148,37 @@ class _Loaded:
     def __call__(self, x: Tensor) -> Tensor:
         """The network's output for a batch of any size."""
         x = plain(x, self.example)
-        bindings = _bindings()
-        if bindings._threadpool_get_thread_count() != self.threads:
+        pool = bindings()
+        if pool._threadpool_get_thread_count() != self.threads:
             with silent(native=True):
-                bindings._unsafe_reset_threadpool(self.threads)
-            _Loaded.pool += 1
-        if self.loaded_for != _Loaded.pool:
+                pool._unsafe_reset_threadpool(self.threads)
+            Loaded.pool += 1
+        if self.loaded_for != Loaded.pool:
             with silent(native=True):
                 runtime = importlib.import_module("executorch.runtime").Runtime.get()
                 self.method = runtime.load_program(self.lowered.data).load_method("forward")
-            self.loaded_for = _Loaded.pool
+            self.loaded_for = Loaded.pool
         pieces = torch.split(x, self.lowered.most)
         outputs = [self.method.execute([piece])[0] for piece in pieces]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _bindings() -> Any:
+def bindings() -> Any:
+    """ExecuTorch's functions beside its runtime."""
     with silent(native=True):  # it warns of being experimental, and of processors that are not phones'
         return importlib.import_module("executorch.extension.pybindings.portable_lib")
+
+
+def _products(graph_module: Any) -> Iterator[Product]:
+    for node in graph_module.graph.nodes:
+        if _word(node.target) != "executorch_call_delegate":
+            continue
+        for part in getattr(graph_module, node.args[0].target).original_module.graph.nodes:
+            if part.op == "call_function" and _word(part.target) in HEAVY:
+                shapes = [tuple(own.meta["val"].shape) for own in part.all_input_nodes]
+                weight = next(shape for shape in shapes if len(shape) > 1 and all(type(side) is int for side in shape))
+                read = next(shape for shape in shapes if not all(type(side) is int for side in shape))
+                yield Product(module_of(part), weight, read[1:], tuple(part.meta["val"].shape)[1:])
 
 
 def _left_over(graph_module: Any) -> tuple[float, tuple[str, ...], tuple[str, ...]]:

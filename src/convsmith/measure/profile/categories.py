@@ -96,16 +96,31 @@ _OPENVINO: dict[Category, str] = {
         GridSample CumSum ROIPooling ROIAlign PSROIPooling DeformablePSROIPooling LRN Bucketize Unique
         RandomUniform Multinomial If Loop TensorIterator DetectionOutput PriorBox Proposal""",
 }
+_XNNPACK: dict[Category, str] = {  # the names have blanks
+    "convolution": "Convolution, Deconvolution, Fully Connected, Dynamic Fully Connected, Batch Matrix Multiply",
+    "elementwise": """Add, Subtract, Multiply, Divide, Maximum, Minimum, Squared Difference, Power, Abs, Negate, Square,
+        Square Root, Reciprocal Square Root, Exp, Log, Sin, Cosine, Sine, Floor, Ceiling, Round, Bankers Rounding,
+        Clamp, ELU, GELU, Approximate GELU, HardSwish, Leaky ReLU, PReLU, Sigmoid, Tanh, TanH, Softplus, Convert""",
+    "data": """Copy, Transpose, Concatenate, Split, Static Slice, Slice, Constant Pad, Static Reshape, Reshape,
+        Depth To Space, Space To Depth, Unpooling, Broadcast""",
+    "other": """Max Pooling, ArgMax Pooling, Average Pooling, Global Average Pooling, Global Sum Pooling, Mean, Sum,
+        Reduce, Softmax, Resize Bilinear, ResizeBilinear, Scaled Dot Product Attention, RoPE""",
+}
 # fmt: on
 
 
-def _by_name(table: dict[Category, str]) -> dict[str, Category]:
-    return {name: category for category, names in table.items() for name in names.split()}
+def _by_name(table: dict[Category, str], *, between: str | None = None) -> dict[str, Category]:
+    return {name.strip(): category for category, names in table.items() for name in names.split(between)}
 
 
-TABLES: dict[str, dict[str, Category]] = {"aten": ATEN, "onnx": _by_name(_ONNX), "openvino": _by_name(_OPENVINO)}
+TABLES: dict[str, dict[str, Category]] = {
+    "aten": ATEN,
+    "onnx": _by_name(_ONNX),
+    "openvino": _by_name(_OPENVINO),
+    "xnnpack": _by_name(_XNNPACK, between=","),
+}
 
 
 def category_of(operator: str, *, table: str) -> Category | None:
-    """The category of an operator as `table` names it ("aten", "onnx", "openvino"); None where it has no row."""
+    """The category of an operator as one of `TABLES` names it; None where it has no row."""
     return TABLES[table].get(SHOWN_AS.get(operator, operator) if table == "aten" else operator)

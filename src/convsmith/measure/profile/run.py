@@ -15,6 +15,7 @@ from convsmith.deploy import backends, clock
 from convsmith.deploy.agreement import check_example, check_run, eager_run
 from convsmith.deploy.snapshot import snapshot
 from convsmith.measure.profile.eager import Eager
+from convsmith.measure.profile.executorch import ExecuTorch
 from convsmith.measure.profile.faults import page_faults
 from convsmith.measure.profile.onnxruntime import OnnxRuntime
 from convsmith.measure.profile.openvino import OpenVino
@@ -44,12 +45,12 @@ PROFILERS: dict[str, Callable[[nn.Module, Tensor, int], Passes]] = {
     "eager": Eager,
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
+    "executorch": ExecuTorch,
 }
 
 # Why the others are not among them.
 NOT_PROFILED = {
     "compile": "its kernels compute parts of several layers and categories at once, and tell one time for all",
-    "executorch": "it times the operators of XNNPACK by names that lead to no module and no shape",
     "tensorrt": "the profile that its engine writes is not read here",
 }
 
