@@ -24,8 +24,9 @@ constexpr int64_t kGrain = 32 * 1024;  // bytes that are worth a thread
 constexpr int64_t kFew = 3;            // taps in a block up to which each is joined by itself
 
 typedef uint64_t Block __attribute__((vector_size(64)));
+typedef uint64_t Half __attribute__((vector_size(32)));  // of planes, which begin anywhere in a line of the cache
 typedef uint64_t Narrow __attribute__((vector_size(16)));
-constexpr int64_t kBlock = sizeof(Block);
+constexpr int64_t kBlock = sizeof(Block), kHalf = sizeof(Half);
 
 template <typename T = Block>
 inline T load(const char* from) {
@@ -59,7 +60,7 @@ struct Table {
   // In rows: a mask of a plane for each tap. Channels-last: for each block of a pixel one for each of its parts, which
   // are its taps or, where these are many, first the k rows of taps and then their k columns.
   std::vector<Block> masks;
-  int64_t each = 0;            // in rows: bytes of a mask, in whole blocks; channels-last: parts of a block
+  int64_t each = 0;            // in rows: bytes of a mask, in whole halves; channels-last: parts of a block
   std::vector<int32_t> parts;  // channels-last: the tap of each part
   bool slides = false;
 };
@@ -71,7 +72,7 @@ void add_masks(Table& table, const std::vector<char>& bytes) {
 
 void add_masks_of_planes(Table& table, const Size& s, int64_t item) {
   std::vector<char> masks;
-  table.each = (s.height * s.width * item + kBlock - 1) / kBlock * kBlock;
+  table.each = (s.height * s.width * item + kHalf - 1) / kHalf * kHalf;
   for (size_t t = 0; t < table.down.size(); ++t) {
     masks.resize(t * table.each);
     for (int64_t i = 0; i < s.height * s.width; ++i) {
@@ -165,9 +166,9 @@ void move_strided_plane(const T* x, T* out, const Size& s, int64_t stride, int64
 }
 
 inline void move_masked(const char* from, const char* mask, char* to, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += kBlock) {
-    const Block block = load(from + i) & load(mask + i);
-    std::memcpy(to + i, &block, kBlock);
+  for (int64_t i = 0; i < bytes; i += kHalf) {
+    const Half half = load<Half>(from + i) & load<Half>(mask + i);
+    std::memcpy(to + i, &half, kHalf);
   }
 }
 
@@ -192,7 +193,7 @@ void shift_rows(const char* x, char* out, int64_t batch, const Size& s, const Mo
       if (m.stride > 1) {
         move_strided_plane(reinterpret_cast<const T*>(plane), reinterpret_cast<T*>(to), s, m.stride, dy, dx);
       } else if (masked && first >= 0 && first + each <= planes * bytes && p * bytes + each <= end * bytes) {
-        move_masked(x + first, masks + t * each, to, each);  // its last block reaches into the plane that comes next
+        move_masked(x + first, masks + t * each, to, each);  // its last half reaches into the plane that comes next
       } else {
         move_plane(reinterpret_cast<const T*>(plane), reinterpret_cast<T*>(to), s, dy, dx);
       }
