@@ -100,7 +100,7 @@ def _one_hot_kernels(channels: int, kernel_size: int, interleaved: bool) -> Tens
 @fx.wrap  # one node of a traced graph: it branches on the memory format
 def shift(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int, interleaved: bool) -> Tensor:
     """Shift `x` in the form that is the fastest where it is."""
-    transformed = torch._C._are_functorch_transforms_active()
+    transformed = _is_transformed()
     compiled = torch.compiler.is_compiling()
     last = not transformed and is_channels_last(x)
     moves = Moves(kernel_size, dilation, stride, interleaved)
@@ -114,19 +114,35 @@ def shift(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int,
     return run_differentiably(x, run or by_copying, moves)
 
 
+def _is_transformed() -> bool:
+    """Whether a transform of `torch.func` is at work."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+def _is_exporting() -> bool:
+    """Whether the program will run without convsmith."""
+    return torch.compiler.is_exporting()
+
+
+# Answered while a program is traced, as `shift_cpu.is_built` is. The tracer of torch 2.11 puts the first question into
+# the program, and says yes to the second one also when it compiles.
+for _question in (_is_transformed, _is_exporting):
+    vars(_question)["_dynamo_marked_constant"] = True
+
+
 def _is_for_operator(x: Tensor) -> bool:
     """Whether a compiled program takes the operator, in C++ or in Triton."""
-    if torch.compiler.is_exporting():
+    if _is_exporting():
         return False
     if x.is_cuda:
         return has_triton()
-    return x.is_cpu and x.element_size() <= 8 and is_built()
+    return x.device.type == "cpu" and x.element_size() <= 8 and is_built()
 
 
 def _convolves(x: Tensor, taps: Tensor, interleaved: bool) -> bool:
     """Whether oneDNN takes these channels-last maps, gives them back in their type, and is faster than a copy."""
-    fits = x.is_cpu and x.dtype is taps.dtype and x.dtype in (torch.float32, torch.bfloat16)
-    if not fits or torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting():
+    fits = x.device.type == "cpu" and x.dtype is taps.dtype and x.dtype in (torch.float32, torch.bfloat16)
+    if not fits or torch.is_autocast_enabled("cpu") or _is_exporting():
         return False
     neighbours = 1 if interleaved else len(taps) // taps[0].numel()
     return neighbours < FEW_CHANNELS or x.numel() > FEW_ELEMENTS or torch.is_grad_enabled()

@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include <algorithm>
 #include <array>
@@ -346,10 +347,10 @@ Tensor empty(const Tensor& like, int64_t batch, const Size& s, bool last) {
   const int64_t in_rows[] = {s.channels * area, area, s.columns, 1};
   const int64_t channels_last[] = {s.channels * area, 1, s.columns * s.channels, s.channels};
   int32_t type, device;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &type));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4, size, last ? channels_last : in_rows, type, device, 0, &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4, size, last ? channels_last : in_rows, type, device, 0, &handle));
   return Tensor(handle);
 }
 
