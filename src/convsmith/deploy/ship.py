@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+import convsmith
 from convsmith.deploy import backends
 from convsmith.deploy.agreement import TOLERANCES
 from convsmith.deploy.backends.registry import Artefact
@@ -164,7 +165,7 @@ Files: {", ".join((*artefact.files, LOADER))}. Run by the loader in a Python of 
 those of the network in PyTorch by at most {difference:.1e} of the largest output.
 
 Chosen among these, measured in turns on {found.threads} thread{"s" if found.threads > 1 else ""} with a batch of
-{len(found.example)} by convsmith {version("convsmith")}:
+{len(found.example)} by convsmith {convsmith.__version__}:
 
 {chr(10).join("| " + " | ".join(row) + " |" for row in rows)}
 """

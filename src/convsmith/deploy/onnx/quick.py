@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+import convsmith
 from convsmith.deploy.onnx.forms import form_of
 from convsmith.deploy.onnx.graph import IR_VERSION, NUMPY, OPSET, Graph
 from convsmith.deploy.onnx.packages import INPUT, OUTPUT
@@ -78,9 +78,9 @@ def _model(graph: Graph, recording: Recording, metadata: Mapping[str, str]) -> b
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="convsmith",
-        producer_version=version("convsmith"),
+        producer_version=convsmith.__version__,
     )
-    helper.set_model_props(model, {"convsmith_version": version("convsmith"), **metadata})
+    helper.set_model_props(model, {"convsmith_version": convsmith.__version__, **metadata})
     return bytes(model.SerializeToString())
 
 

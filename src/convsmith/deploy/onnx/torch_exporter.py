@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import convsmith
 from convsmith.deploy.onnx.packages import INPUT, OUTPUT, imported
 from convsmith.deploy.silence import reason, silent
 
@@ -60,7 +60,7 @@ def convert_by_torch(module: nn.Module, example: Tensor, metadata: Mapping[str, 
         del part.metadata_props[:]  # stack traces, which name files of the machine that exported
     for node, path in zip(graph.node, paths, strict=True):
         node.name = f"{path}/{node.name}" if path else node.name
-    onnx.helper.set_model_props(model, {"convsmith_version": version("convsmith"), **metadata})
+    onnx.helper.set_model_props(model, {"convsmith_version": convsmith.__version__, **metadata})
     return bytes(model.SerializeToString())
 
 
