@@ -64,6 +64,7 @@ def old_weight_norm():
 
 X = (2, 4, 8, 10)  # N, C, H, W: 640 elements, 2 x 80 positions
 POINTWISE = 2 * 80 * 4 * 6  # the MACs of a 1x1 convolution of X to six channels
+IN_PLACE = [act(inplace=True) for act in (nn.CELU, nn.ELU, nn.Hardsigmoid, nn.Hardswish, nn.Mish, nn.ReLU6, nn.SELU)]
 # fmt: off
 MACS = {
     "dense":           (lambda: nn.Conv2d(4, 6, 3, padding=1),                   [X],         2 * 80 * 6 * 4 * 9),
@@ -127,6 +128,7 @@ NO_MACS = {
     "local norm":      nn.LocalResponseNorm(2),
     "relu":            nn.ReLU(),
     "relu in place":   around(nn.ReLU(inplace=True), lambda m, x: m(x + 1))(),
+    "others in place": around(nn.Sequential(*IN_PLACE), lambda m, x: m(x + 1))(),
     "hardswish":       nn.Hardswish(),
     "prelu":           nn.PReLU(4),
     "glu":             nn.GLU(1),

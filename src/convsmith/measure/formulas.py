@@ -110,8 +110,9 @@ MAC_FREE_BY_KIND = {
         upsample_bicubic2d upsample_trilinear3d upsample_nearest_exact1d upsample_nearest_exact2d
         upsample_nearest_exact3d upsample_bilinear2d_aa upsample_bicubic2d_aa grid_sampler_2d grid_sampler_3d
         affine_grid_generator torchvision::roi_align torchvision::ps_roi_align""",
-    "pointwise, without torch's tag": """abs complex eq floor_divide ge gelu glu gt hardswish hardtanh le
-        log_sigmoid_forward lt masked_fill mish ne prelu_kernel rrelu_with_noise threshold thnn_fused_lstm_cell""",
+    "pointwise, without torch's tag": """abs celu complex elu eq floor_divide ge gelu glu gt hardsigmoid hardswish
+        hardtanh le log_sigmoid_forward lt masked_fill mish ne prelu_kernel rrelu_with_noise selu threshold
+        thnn_fused_lstm_cell""",
     "softmax and dropout": """softmax log_softmax safe_softmax native_dropout fused_dropout""",
     "reductions": """all amax amin aminmax any argmax argmin count_nonzero cummax cummin cumprod cumsum dist
         linalg_vector_norm logcumsumexp logsumexp max mean median min mode nansum norm prod std std_mean sum trace var

@@ -81,6 +81,12 @@ class Operator:
         self.reshapes = "inplace_view" in tags
         self.special = self.reshapes or self.name in ("local_scalar_dense", "to_copy")
 
+    def in_parts(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call the operators that a composite one consists of."""
+        if self.aten_name == "dropout" and not (args[1] and args[2]):  # its probability, and whether it trains
+            return args[0]  # as eager does; the parts that torch 2.11 names are a copy
+        return self.func.decompose(*args, **kwargs)
+
     def cost(self, args: Sequence[Any], result: Any) -> Cost:
         """The cost of a call with these positional arguments and this result, of which only shapes and types count."""
         read, written = list(tensors_in(args)), list(tensors_in((result,)))
@@ -126,7 +132,7 @@ class ForReal(Observer):  # type: ignore[no-untyped-call]
         operator = operator_of(func)
         if operator.composite:
             with self:
-                return func.decompose(*args, **kwargs or {})
+                return operator.in_parts(args, kwargs or {})
         result = func(*args, **kwargs or {})
         if not operator.view:
             self.events.append(Event((operator.cost(args, result),)))
@@ -198,7 +204,7 @@ class OnMeta(Observer):  # type: ignore[no-untyped-call]
         if operator.composite:
             start, values_used = len(self.events), self._values_used
             with self:
-                result = operator.func.decompose(*args, **kwargs)
+                result = operator.in_parts(args, kwargs)
             costs = [cost for event in self.events[start:] for cost in event.costs]
             del self.events[start:]
             event = Event(costs, _form(result, tensors))

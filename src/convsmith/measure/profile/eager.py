@@ -139,7 +139,7 @@ class _Notes(Observer):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if operator.composite:
             with self:
-                return func.decompose(*args, **kwargs)
+                return operator.in_parts(args, kwargs)
         read = list(tensors_in((args, tuple(kwargs.values()))))
         reads = tuple(dict.fromkeys(self._written_by[id(x)] for x in read if id(x) in self._written_by))
         swapped = swapped_pairs(read[0]) if operator.name in ("clone", "copy") and len(read) == 1 else ()

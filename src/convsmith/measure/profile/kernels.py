@@ -34,7 +34,8 @@ class KernelWatch(Watch):  # type: ignore[no-untyped-call]
 def kernel_milliseconds(call: Callable[[], object]) -> list[float]:
     """The milliseconds of the kernels that each operator of a call launches, in order."""
     watch = KernelWatch()
-    with torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as record:
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities, acc_events=True) as record:  # without it torch 2.11 warns
         with watch:
             call()
         torch.cuda.synchronize()

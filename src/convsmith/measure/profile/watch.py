@@ -15,7 +15,7 @@ class Watch(Observer):  # type: ignore[no-untyped-call]
         found, kwargs = operator_of(func), kwargs or {}
         if found.composite:
             with self:
-                return func.decompose(*args, **kwargs)
+                return found.in_parts(args, kwargs)
         return func(*args, **kwargs) if found.view else self.operator(func, args, kwargs)
 
     def operator(self, func: Any, args: Any, kwargs: Any) -> Any:
