@@ -79,7 +79,7 @@ def test_channels_last_stays_and_no_map_is_copied(channels, groups, positions):
     norm = GroupNorm(channels, groups=groups)
     x = maps(channels, positions, dtype=torch.float32)
     dy = torch.randn_like(x)
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as profiled:
         y = norm(x)
         (dx,) = torch.autograd.grad(y, x, dy)
     assert y.is_contiguous(memory_format=CHANNELS_LAST)
@@ -93,14 +93,15 @@ def test_channels_last_stays_and_no_map_is_copied(channels, groups, positions):
     ]
     assert copied == []
     # The check sees what it should: a change of layout is a copy.
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as profiled:
         F.group_norm(x.contiguous(), groups)
     assert any(event.name in copies for event in profiled.events())
 
 
 def test_torchs_own_operator_serves_where_it_is_quick():
     def operator(channels, groups, last=True):
-        return GroupNorm(channels, groups=groups)(maps(channels, 30, dtype=torch.float32, last=last)).grad_fn.name()
+        y = GroupNorm(channels, groups=groups)(maps(channels, 30, dtype=torch.float32, last=last))
+        return y.grad_fn.name()
 
     assert operator(32, 8) == "_ChannelsLastBackward"
     assert {operator(32, 4), operator(32, 1), operator(32, 8, last=False)} == {"NativeGroupNormBackward0"}

@@ -87,7 +87,7 @@ def test_with_a_first_convolution_that_does_nothing_the_star_unit_is_the_plain_o
     first = star.reduce.depthwise
     torch.nn.init.dirac_(first.conv.weight, groups=first.conv.groups)
     first.norm.reset_parameters()
-    first.norm.eps = 0.0
+    first.norm.eps = 1e-300  # lost beside a variance of 1; torch 2.11 refuses 0
     x = maps(8)
     with torch.no_grad():
         torch.testing.assert_close(star(x), plain(x))

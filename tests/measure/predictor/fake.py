@@ -3,6 +3,7 @@
 import math
 import zlib
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from convsmith.measure.device import processor_name
 from convsmith.measure.predictor import predictor as module, trees
@@ -74,15 +75,16 @@ def load_openvino(graph):
 
 
 class FakeRuntime(Runtime):
-    """A back end on the fake device; `version` is what is installed there."""
+    """A back end on the fake device."""
 
     def load(self, graph):
         return load(graph)
 
 
-def install(monkeypatch, version="1.32.0", processor=None, loading=load, backend="onnxruntime"):
-    """Let calibrations measure the fake device."""
-    runtime = FakeRuntime("cpu", processor or processor_name(), backend, version, 1, 16)
+def install(monkeypatch, runtime_version=None, processor=None, loading=load, backend="onnxruntime"):
+    """Let calibrations measure the fake device, of this processor and back end where no other ones are named."""
+    here = processor_name(), version(backend)
+    runtime = FakeRuntime("cpu", processor or here[0], backend, runtime_version or here[1], 1, 16)
     monkeypatch.setattr(FakeRuntime, "load", lambda self, graph: loading(graph))
     monkeypatch.setattr(trees, "TREES", 8)  # enough for so simple a law
     monkeypatch.setattr(module, "runtime_of", lambda device, backend, threads: runtime)
