@@ -4,15 +4,17 @@ ARGS ?=
 OUT ?= runs/bench
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+OLDEST := .venv-oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-peers lint bench figures gallery clean
+.PHONY: help setup demo test test-fast test-peers test-oldest lint bench figures gallery clean
 
 help:
 	@echo "make demo        the main job on handwritten digits (ARGS=--quick: under a minute)"
 	@echo "make test        the test suite; ARGS goes to pytest"
 	@echo "make test-fast   without the slow tests"
 	@echo "make test-peers  everything that needs no GPU, every member of each peer's families included"
+	@echo "make test-oldest make test with the oldest torch that pyproject.toml allows, in $(OLDEST)"
 	@echo "make lint        format, lint, types, layers, spelling"
 	@echo "make bench       every benchmark; results go to OUT=$(OUT)"
 	@echo "make figures     recount the zoo's reference figures and print the differences"
@@ -37,19 +39,33 @@ demo: $(INSTALLED)
 	$(BIN)/convsmith demo $(ARGS)
 
 # Two workers on two cores: one thread each.
-test test-fast test-peers: export OMP_NUM_THREADS := 1
+test test-fast test-peers test-oldest: export OMP_NUM_THREADS := 1
 
 # Each part has workers of its own: what the back ends load (compilers, runtimes, their thread pools) stays in a worker, and
 # has ended one in the middle of a later test. With ARGS, which may name tests, it is one call.
-ifeq ($(strip $(ARGS)),)
+define run_tests
+$(if $(strip $(ARGS)),$(1)/pytest -n 2 -m "not gpu and not peers" $(ARGS),$(call run_in_parts,$(1)/pytest -n 2 -m "not gpu and not peers"))
+endef
+
+define run_in_parts
+$(1) tests/contracts tests/deploy
+$(1) tests/measure
+$(1) tests --ignore=tests/contracts --ignore=tests/deploy --ignore=tests/measure
+endef
+
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2 -m "not gpu and not peers" tests/contracts tests/deploy
-	$(BIN)/pytest -n 2 -m "not gpu and not peers" tests/measure
-	$(BIN)/pytest -n 2 -m "not gpu and not peers" tests --ignore=tests/contracts --ignore=tests/deploy --ignore=tests/measure
-else
-test: $(INSTALLED)
-	$(BIN)/pytest -n 2 -m "not gpu and not peers" $(ARGS)
-endif
+	$(call run_tests,$(BIN))
+
+# The other packages are the newest that go with it, but for ExecuTorch, whose newest is made for a newer torch.
+test-oldest: $(OLDEST)/.installed
+	$(call run_tests,$(OLDEST)/bin)
+
+$(OLDEST)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
+	$(OLDEST)/bin/python -m pip install --quiet --group dev --editable '.[photos,onnx,openvino,report,tensorboard]' \
+		$$(sed -n 's/^    "\(torch[a-z]*\)>=\([0-9.]*\)".*/\1==\2.*/p' pyproject.toml)
+	@touch $@
 
 test-fast: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m "not gpu and not peers and not slow" $(ARGS)
