@@ -1,7 +1,8 @@
 """How much a convolution makes the processor do in OpenVINO, beyond its multiply-accumulates.
 
 Its kernels keep the channels of a pixel together and compute them in vectors, of each group on its own; a vector that
-the channels do not fill costs as much as a full one. Convolutions of more than one tap copy their padded input.
+the channels do not fill costs as much as a full one. A row of taps that lies in the padding is left out, a column where
+it does so all along the row.
 """
 
 from __future__ import annotations
@@ -9,25 +10,41 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from convsmith.measure.predictor.graph import Shape
+from convsmith.measure.predictor.graph import Op, Shape
 
 VECTOR, PER_CYCLE = 16, 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """`steps` are cycles of multiplication, `copied` bytes of input that are moved besides."""
+    """`steps` are cycles of multiplication, `copied` bytes of input that are moved besides.
+
+    `weights` is the share of the weights that is read at all.
+    """
 
     steps: float = 0.0
     copied: float = 0.0
+    weights: float = 1.0
 
 
-def convolution_effort(kernel: str, weight: Shape, groups: int, source: Shape, target: Shape) -> Effort:
+def convolution_effort(op: Op, weight: Shape, groups: int, source: Shape, target: Shape) -> Effort:
     """The effort of a convolution of a map `source` (N, C, H, W) to a map `target`."""
-    taps = math.prod(weight[2:])
+    kernel = op.attributes["kernel"]
     if kernel.endswith("_dw"):
         vectors, depth = -(-groups // VECTOR), 1
     else:
         vectors, depth = groups * -(-(weight[0] // groups) // VECTOR), weight[1]
-    steps = target[0] * math.prod(target[2:]) * vectors * depth * taps / PER_CYCLE
-    return Effort(steps, 4.0 * math.prod(source) if kernel == "brgconv" else 0.0)
+    rows, columns = (_inside(op, axis, weight[2 + axis], source[2 + axis], target[2 + axis]) for axis in (0, 1))
+    used = sum(map(bool, rows)), sum(map(bool, columns))
+    steps = target[0] * sum(rows) * used[1] * target[3] * vectors * depth / PER_CYCLE
+    copied = 4.0 * math.prod(source) if kernel == "brgconv" else 0.0
+    return Effort(steps, copied, math.prod(used) / math.prod(weight[2:]))
+
+
+def _inside(op: Op, axis: int, taps: int, source: int, target: int) -> list[int]:
+    """For each tap along one axis at how many places of the result it falls on the map."""
+    stride, dilation = op.ints("strides", (1, 1))[axis], op.ints("dilations", (1, 1))[axis]
+    first = -op.ints("pads", (0, 0))[axis]
+    return [
+        sum(0 <= first + place * stride + tap * dilation < source for place in range(target)) for tap in range(taps)
+    ]

@@ -11,7 +11,7 @@ from convsmith.measure.predictor.graph import Graph, Op, Shape
 from convsmith.measure.predictor.kernels import Kernel, Network, in_context, log, weights_of
 from convsmith.measure.predictor.openvino.effort import Effort, convolution_effort
 
-VERSION = 1  # of the numbers below: a table of another version is refused
+VERSION = 2  # of the numbers below: a table of another version is refused
 
 NUMBERS = (
     "log_macs", "log_read", "log_written", "log_weights", "log_bytes", "log_intensity",
@@ -25,6 +25,7 @@ NUMBERS = (
 # From cheap to dear.
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "PRelu", "Abs", "BatchNormalization", "HardSwish", "Sqrt", "Sigmoid",
                "Tanh", "Swish", "Exp", "Elu", "Gelu", "Mish", "Div", "Pow")  # fmt: skip
+COSTS = {"HardSwish": 0.5, "Sigmoid": 2.0, "Tanh": 2.0, "Swish": 2.5, "Exp": 1.5, "Elu": 2.0, "Gelu": 4.0, "Mish": 4.0}
 VECTOR, BLOCKS, PIXELS = 16, 4, 8
 
 
@@ -61,9 +62,9 @@ def _described(
     strides, dilations, pads = op.ints("strides", (1,)), op.ints("dilations", (1,)), op.ints("pads", (0,))
     macs = float(sum(math.prod(own) for own in weights) * target[0] * _pixels(target))
     convolves = kind == "Convolution" and len(target) == 4
-    effort = convolution_effort(op.attributes["kernel"], weight, groups, source, target) if convolves else Effort()
+    effort = convolution_effort(op, weight, groups, source, target) if convolves else Effort()
     in_bytes, out_bytes = 4.0 * sum(map(math.prod, read)), 4.0 * sum(map(math.prod, written))
-    weight_bytes = 4.0 * sum(map(math.prod, weights))
+    weight_bytes = 4.0 * sum(map(math.prod, weights)) * effort.weights
     in_channels, out_channels = _channels(source), _channels(target)
     activation, dearest = _activation(op)
     numbers = (
@@ -80,7 +81,8 @@ def _described(
         network[0], network[1], since, network[2],
     )  # fmt: skip
     group, variant = _names(op, weight, groups, (height, width), list(read), target, activation)
-    return Kernel(group, variant, (macs, in_bytes, out_bytes, weight_bytes, effort.steps, effort.copied), numbers)
+    passes = out_bytes * COSTS.get(activation, 0.0)
+    return Kernel(group, variant, (macs, in_bytes, out_bytes, weight_bytes, effort.steps, passes), numbers)
 
 
 def _names(

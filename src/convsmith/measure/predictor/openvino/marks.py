@@ -72,6 +72,8 @@ def _per_channel(weights: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 def _begun(op: Op) -> Mark | None:
     if op.kind == "Conv":
         return Mark.CONVOLUTION
+    if op.kind == "AveragePool" and op.attributes.get("ceil_mode"):
+        return None
     if op.kind in (*REDUCTIONS, *PRODUCTS, "AveragePool", "Resize", "ConvTranspose"):
         return Mark.OTHER
     return None
