@@ -237,6 +237,16 @@ def test_other_libraries_warnings_do_not_leak(convsmith):
     assert found[0]["macs"] > 10**9
 
 
+def test_a_search_under_a_latency_keeps_freed_memory(convsmith, monkeypatch):
+    kept = []
+    monkeypatch.setattr(cs.deploy.allocator, "keep_memory", lambda: not kept.append(True))
+    limit = ("--max-latency-ms", 1, "--backend", "nope")  # refused once the constraint is made
+    assert convsmith("search", "--data", "digits", *limit)[0] == 2
+    assert kept == [True]
+    assert convsmith("search", "--data", "digits", "--objective", "nothing")[0] == 2
+    assert kept == [True]
+
+
 def test_predict_offers_what_it_can_predict(convsmith):
     code, out, _ = convsmith("predict", "--help")
     assert code == 0
