@@ -49,6 +49,10 @@ def _model(graph: Graph, op: Op) -> tuple[bytes, Shape]:
     # All maps are pieces of one input, so that a session needs no more than one.
     names = {name: f"m{i}" for i, name in enumerate(maps)}
     inputs = [f"c{n}" if name in graph.constants else names.get(name, "") for n, name in enumerate(op.inputs)]
+    if kind == "Split" and len(op.inputs) == 1:  # made of slices: the sizes are those of the maps
+        sizes = np.array([graph.shapes[name][op.attributes["axis"]] for name in op.outputs], dtype=np.int64)
+        constants.append(helper.make_tensor("sizes", 7, sizes.shape, sizes.tobytes(), raw=True))
+        inputs.append("sizes")
     node = helper.make_node(kind, inputs, [f"o{i}" for i in range(len(op.outputs))], domain=domain, **attributes)
     for name in maps[1:]:
         rng = np.random.default_rng(1).standard_normal(graph.shapes[name], dtype=np.float32)

@@ -17,6 +17,7 @@ import argparse
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import _table
 import numpy as np
@@ -26,6 +27,8 @@ import convsmith as cs
 from convsmith.measure.predictor.fitted import Fitted
 from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.model import ANY, fit_any, fit_group, predict_kernels, rows_by_group
+
+Row: TypeAlias = dict[str, object]
 
 METHODS = ("predicted", "strict", "macs", "linear", "sum", "alone")
 # What of the random networks is like a family's blocks.
@@ -45,31 +48,33 @@ IMITATES = {
 
 
 def compare(folder: Path, calibration: Path, out: Path, label: str) -> None:
+    """Predict the networks of a folder, hold them against their truth, and write the table."""
     predictor = cs.measure.LatencyPredictor.load(calibration)
-    measured, repeated = truth(folder)
+    write(folder, predictor, predictions(folder, predictor), out, label)
+
+
+def predictions(folder: Path, predictor: cs.measure.LatencyPredictor) -> list[Row]:
+    """Milliseconds of each network by each method that needs no truth."""
     table, fitted = predictor._table, predictor._fitted
     # The baselines learn from the same networks; the table knows their kernels.
     latencies = np.array(table.latencies_ms)
     terms = np.array([figures(own) for own in table.kernels])
     scale = float(np.median(latencies / terms[:, 0]))
     linear = np.linalg.lstsq(terms / latencies[:, None], np.ones(len(latencies)), rcond=None)[0]
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     networks: dict[str, list[Kernel]] = {}
-    for name, milliseconds in measured.items():
-        group, _ = about(folder, name)
+    for name in sorted(path.stem for path in folder.glob("*.onnx")):
         ran = predictor._runtime.executed(graph_of(folder, name))
         own = networks[name] = predictor._runtime.kernels(ran)
         times = predict_kernels(fitted.groups, own)
         unknown = {kernel for kernel in own if kernel.variant not in fitted.known}
         rows.append({
             "what": name,
-            "group": group,
-            "measured_ms": milliseconds,
+            "group": about(folder, name)[0],
             "predicted_ms": fitted.predict_ms([own])[0],
             "macs_ms": scale * figures(own)[0],
             "linear_ms": float(figures(own) @ linear),
             "sum_ms": sum(times[kernel] for kernel in own) / 1e3,
-            "alone_ms": alone_ms(folder, ran) if predictor.about.backend == "onnxruntime" else None,
             "unknown": len(unknown),
             "unknown_share": sum(times[k] for k in own if k in unknown) / max(1e-9, sum(times[k] for k in own)),
         })  # fmt: skip
@@ -80,24 +85,32 @@ def compare(folder: Path, calibration: Path, out: Path, label: str) -> None:
             strict = without(predictor, motifs)
             for row in chosen:
                 row["strict_ms"] = strict.predict_ms([networks[str(row["what"])]])[0]
+    return rows
+
+
+def write(folder: Path, predictor: cs.measure.LatencyPredictor, rows: list[Row], out: Path, label: str) -> None:
+    """The table: groups first, then networks."""
+    measured, repeated = truth(folder)
+    rows = [{**row, "measured_ms": measured[str(row["what"])]} for row in rows if row["what"] in measured]
+    if predictor.about.backend == "onnxruntime":
+        for row in rows:
+            row["alone_ms"] = alone_ms(folder, predictor._runtime.executed(graph_of(folder, str(row["what"]))))
     columns = ["label", "what", "group", "networks", "measured_ms", "unknown", "unknown_share"]
     columns += [f"{method}_ms" for method in METHODS]
     columns += [f"{method}_{figure}" for method in METHODS for figure in ("within_5", "within_10", "mape", "bias")]
-    about_it = predictor.about
-    machine = {"machine": about_it.processor, "backend": about_it.backend, "runtime": about_it.runtime, "threads": 1}
-    families = sorted({str(row["group"]) for row in rows})
-    summaries = [
-        summary(group, [r for r in rows if matches(group, str(r["group"]))]) for group in ("all", "space", "zoo")
-    ]
-    summaries += [summary(group, [r for r in rows if r["group"] == group]) for group in families]
-    small = [row for row in rows if float(str(row["measured_ms"])) < 0.5]
-    summaries.append(summary("below 0.5 ms", small))
-    summaries.append(summary("without unknown kernels", [row for row in rows if not row["unknown"]]))
+    made = predictor.about
+    machine = {"machine": made.processor, "backend": made.backend, "runtime": made.runtime, "threads": made.threads}
+    parts = {"all": rows} | {kind: [r for r in rows if str(r["group"]).startswith(kind)] for kind in ("space", "zoo")}
+    parts |= {group: [r for r in rows if r["group"] == group] for group in sorted({str(r["group"]) for r in rows})}
+    parts["below 0.5 ms"] = [row for row in rows if float(str(row["measured_ms"])) < 0.5]
+    parts["without unknown kernels"] = [row for row in rows if not row["unknown"]]
+    parts["timed alone"] = [row for row in rows if row.get("alone_ms") is not None]
+    summaries = [summary(group, own) for group, own in parts.items() if own]
     for pair, (within_5, within_10) in repeated.items():
-        what = {"what": f"the truth itself, {pair}", "group": "repeatability", "networks": len(rows)}
+        what: Row = {"what": f"the truth itself, {pair}", "group": "repeatability", "networks": len(rows)}
         summaries.append({**what, "predicted_within_5": within_5, "predicted_within_10": within_10})
     held = predictor.held_out
-    own_error = {"what": "held out of the calibration", "group": "calibration", "networks": held.networks}
+    own_error: Row = {"what": "held out of the calibration", "group": "calibration", "networks": held.networks}
     own_error |= {"predicted_within_5": held.within_5, "predicted_within_10": held.within_10}
     summaries.append({**own_error, "predicted_mape": held.mean_error, "predicted_bias": held.bias})
     shown = [{key: _rounded(row[key]) for key in columns if key in row} for row in (*summaries, *rows)]
@@ -115,13 +128,9 @@ def without(predictor: cs.measure.LatencyPredictor, motifs: Sequence[str]) -> Fi
     return Fitted(groups, fitted.correction, fitted.held_out, fitted.known)
 
 
-def matches(group: str, own: str) -> bool:
-    return group == "all" or own.split()[0] == group
-
-
-def summary(group: str, rows: list[dict[str, object]]) -> dict[str, object]:
+def summary(group: str, rows: list[Row]) -> Row:
     """The shares within 5 and 10 %, mean absolute error and mean error of each method, where it has a figure."""
-    found: dict[str, object] = {"what": f"all of {group}", "group": group, "networks": len(rows)}
+    found: Row = {"what": f"all of {group}", "group": group, "networks": len(rows)}
     for method in METHODS:
         own = [row for row in rows if row.get(f"{method}_ms") is not None]
         if not own:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from convsmith.measure.predictor.effort import Effort, convolution_effort, reaches
 from convsmith.measure.predictor.graph import Graph, Op, Shape
 
-VERSION = 3  # of the numbers below: a table of another version is refused
+VERSION = 4  # of the numbers below: a table of another version is refused
 
 NUMBERS = (
     "log_macs", "log_read", "log_written", "log_weights", "log_intensity",
@@ -61,17 +61,24 @@ class Kernel:
 
 def kernels(graph: Graph) -> list[Kernel]:
     """The kernels of an executed graph of ONNX Runtime, in order."""
-    return in_context(graph, _kernel)
+    return in_context(graph, _kernel, share=_share_of_weights)
 
 
-def in_context(graph: Graph, kernel: Callable[[Graph, Op, list[str], Network, float], Kernel]) -> list[Kernel]:
+def in_context(
+    graph: Graph,
+    kernel: Callable[[Graph, Op, list[str], Network, float], Kernel],
+    *,
+    share: Callable[[Graph, Op], float] = lambda graph, op: 1.0,
+) -> list[Kernel]:
     """The kernels of an executed graph, in order.
 
     `kernel` tells one from the graph, its operator, the maps that it reads, the network's weights, maps and number of
     kernels, and how much was read and written since the oldest of its maps was made, all but the first two roughly.
+    `share` tells which share of its weights an operator reads: whether all that are read fit into a cache together
+    makes a factor of three.
     """
-    names = {name for op in graph.ops for name in weights_of(graph, op)}
-    weights = 4.0 * sum(math.prod(graph.shapes.get(name, ())) for name in names)
+    shares = {name: share(graph, op) for op in graph.ops for name in weights_of(graph, op)}
+    weights = 4.0 * sum(own * math.prod(graph.shapes.get(name, ())) for name, own in shares.items())
     maps = 4.0 * sum(math.prod(graph.shapes.get(name, ())) for op in graph.ops for name in op.outputs)
     network: Network = (_rough(weights), _rough(maps), _rough(float(len(graph.ops))))
     written_at: dict[str, float] = dict.fromkeys(graph.inputs, 0.0)
@@ -228,6 +235,13 @@ def _read_share(op: Op, weight: Shape, source: Shape, target: Shape) -> float:
         return 1.0
     height, across = reaches(op, weight, source, target)
     return height.ever * across.ever / (weight[2] * weight[3])
+
+
+def _share_of_weights(graph: Graph, op: Op) -> float:
+    if not op.kind.startswith("nchwc.") or len(op.inputs) < 2:
+        return 1.0
+    shapes = graph.shapes
+    return _read_share(op, shapes.get(op.inputs[1], ()), shapes.get(op.inputs[0], ()), shapes[op.outputs[0]])
 
 
 def weights_of(graph: Graph, op: Op) -> list[str]:
