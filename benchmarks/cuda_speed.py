@@ -212,6 +212,9 @@ def main() -> None:
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--backends", nargs="*", default=["eager", "compile"], help="of the networks, eager first")
     given = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("no CUDA device here: nothing is measured")
+        return
     torch.set_num_threads(1)
     device = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
     for part in given.parts:
