@@ -8,7 +8,8 @@ corrected; the sum of each kernel's measured time alone, where `alone` timed the
 
 No network of the zoo is in a calibration, so every family is held out. Some motifs of the random networks imitate a
 family, though: `strict` is predicted by a fit without the networks that have those motifs, and without members of
-search spaces. One row per network and one per group; writes `DATE_predictor_accuracy.csv`.
+search spaces. One row per network and one per group; writes `DATE_predictor_accuracy.csv`, for another back end with
+its name behind.
 """
 
 from __future__ import annotations
@@ -114,7 +115,10 @@ def write(folder: Path, predictor: cs.measure.LatencyPredictor, rows: list[Row],
     own_error |= {"predicted_within_5": held.within_5, "predicted_within_10": held.within_10}
     summaries.append({**own_error, "predicted_mape": held.mean_error, "predicted_bias": held.bias})
     shown = [{key: _rounded(row[key]) for key in columns if key in row} for row in (*summaries, *rows)]
-    _table.write(out, "predictor_accuracy", ({"label": label, **row} for row in shown), machine, columns=columns)
+    backend = "" if predictor.about.backend == "onnxruntime" else f"_{predictor.about.backend}"
+    _table.write(
+        out, f"predictor_accuracy{backend}", ({"label": label, **row} for row in shown), machine, columns=columns
+    )
 
 
 def without(predictor: cs.measure.LatencyPredictor, motifs: Sequence[str]) -> Fitted:
