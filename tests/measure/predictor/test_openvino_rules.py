@@ -115,6 +115,9 @@ CASES = {
         w.pool(x, "AveragePool", 3, 2, ceil=True), "relu"
     ),
     "a mean of a map with its channels first": lambda w, x: w.global_pool(w.act(x, "hard_sigmoid")),
+    "a maximum of a map with its channels first": lambda w, x: w.conv(
+        w.pool(w.act(x, "hard_sigmoid"), "MaxPool", 3, 2), 8
+    ),
     "a norm behind a concatenation": lambda w, x: w.conv(w.act(w.norm(w.concat([x, w.act(x, "relu")])), "relu"), 8),
     "a gate": lambda w, x: w.mul(x, w.act(w.conv(w.global_pool(x), 32), "sigmoid")),
     "a gate without a kernel": lambda w, x: w.mul(x, w.act(w.conv(w.global_pool(x), 32), "hard_sigmoid")),

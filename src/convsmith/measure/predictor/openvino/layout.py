@@ -34,7 +34,7 @@ def lay_out(graph: Graph, block: int) -> None:
 
     for op in graph.ops:
         wanted = op.kind not in CHANNELS_FIRST
-        if op.kind == "Reduce":  # takes its map as it is
+        if op.kind in ("Reduce", "Pooling"):  # take their map as it is
             wanted = last.get(op.inputs[0], wanted)
         op.inputs = [taken(name, wanted) if name not in graph.constants else name for name in op.inputs]
         for name in op.outputs:
