@@ -39,9 +39,8 @@ IMITATES = {
         *("mobilenet_v1", "mobilenet_v2", "xception", "aligned_xception", "xception_145m", "waterfall_xception"),
         *("shiftnet", "shiftresnet"),
     ),
-    ("split_unit", "halves", "grouped_unit", "grouped"): (
-        *("shufflenet_v1", "shufflenet_v2", "shufflenet_v2_deep", "igcnet", "clcnet", "nin", "deep_roots"),
-    ),
+    ("grouped_unit", "grouped"): ("shufflenet_v1", "igcnet", "clcnet", "nin", "deep_roots"),
+    ("split_unit", "halves"): ("shufflenet_v2", "shufflenet_v2_deep"),
     ("dense", "pre_norm", "branches"): ("densenet", "condensenet"),
     ("inception", "branches", "pooled"): ("googlenet", "inception_v3", "inception_resnet"),
     ("cell", "separable", "branches"): ("nasnet", "pnasnet", "amoebanet", "darts"),
