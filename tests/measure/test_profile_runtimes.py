@@ -8,7 +8,7 @@ from torch import nn
 import convsmith as cs
 from convsmith.measure.profile import CATEGORIES, profile
 from convsmith.measure.profile.graph import Weight
-from convsmith.measure.profile.openvino import OpenVino
+from convsmith.measure.profile.openvino import OpenVino, _mean_behind
 from convsmith.measure.profile.origins import macs
 from convsmith.measure.roofs import Roofs
 
@@ -152,7 +152,7 @@ def test_a_node_quicker_than_the_clock_has_run():
     steps, samples = run.result()
     assert [step.kernel for step in steps] == [step.kernel for step in before]
     assert [len(sample) for sample in samples] == [len(steps)] * 3
-    assert 0.0 in samples[1]
+    assert min(samples[1]) >= 0
 
 
 @pytest.mark.slow  # lowering takes seconds
@@ -170,3 +170,12 @@ def test_executorch_is_profiled_with_the_modules_and_sizes_of_its_convolutions()
     assert found.attributed_ms > 0
     with pytest.raises(ValueError, match="with up to 15 images, got 16; give fewer"):
         profile(Net(), (16, *SHAPE[1:]), backend="executorch", roofs=ROOFS)
+
+
+def test_openvino_s_means_over_all_passes_are_taken_apart():
+    # Passes of 900, 20, 10, 10 and 10 microseconds, of which each tells the mean so far.
+    means = [900, 460, 310, 235, 190]
+    executed = SimpleNamespace(name="EXECUTED")
+    passes = [{"node": SimpleNamespace(status=executed, real_time=timedelta(microseconds=m))} for m in means]
+    assert _mean_behind(passes, "node", 2) == pytest.approx(0.010)
+    assert _mean_behind(passes, "node", 0) == pytest.approx(0.190)

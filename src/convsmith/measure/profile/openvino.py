@@ -21,6 +21,7 @@ from convsmith.measure.profile.result import Step
 
 FUSED_NAMES, LAYER_TYPE, KERNEL = "originalLayersNames", "layerType", "primitiveType"
 EXECUTED = "EXECUTED"
+SLOW_PASSES = 2  # the first prepares weights
 
 
 class OpenVino:
@@ -48,9 +49,13 @@ class OpenVino:
         """The nodes that ran, and the milliseconds of each in each watched pass.
 
         OpenVINO says "not run" of a node that took less than its clock's microsecond: it ran if any pass saw it run.
+        What it tells is the mean over all passes up to then, the slow first ones too: they are taken out, and each pass
+        is given the mean of those left.
         """
         names = [name for name in self._passes[0] if any(_executed_in(watched, name) for watched in self._passes)]
-        samples = [[_milliseconds(watched, name) for name in names] for watched in self._passes]
+        slow = min(SLOW_PASSES, len(self._passes) - 1)
+        means = [_mean_behind(self._passes, name, slow) for name in names]
+        samples = [means for _ in self._passes]
         exported = onnx_graph(self._model)
         operators = self._compiled.get_runtime_model().get_ordered_ops()
         graph = _executed(operators, exported)
@@ -62,6 +67,14 @@ class OpenVino:
             sorted({step.operator for step in steps if category_of(step.operator, table="openvino") is None})
         )
         return tuple(steps), samples
+
+
+def _mean_behind(passes: Sequence[Mapping[str, Any]], name: str, slow: int) -> float:
+    """Milliseconds of a node in the passes behind the first slow ones, from means over all passes so far."""
+    total, first = (
+        number * _milliseconds(passes[number - 1], name) if number else 0.0 for number in (len(passes), slow)
+    )
+    return max(0.0, total - first) / (len(passes) - slow)
 
 
 def _executed_in(watched: Mapping[str, Any], name: str) -> bool:
