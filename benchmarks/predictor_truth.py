@@ -26,7 +26,7 @@ from _alone import distinct, key_of, time_alone_us
 
 import convsmith as cs
 from convsmith.deploy import onnx
-from convsmith.deploy.lean import lean
+from convsmith.deploy.passes.lean import lean
 from convsmith.measure.predictor.engines import ENGINES
 from convsmith.measure.predictor.graph import Graph, read
 from convsmith.measure.predictor.turns import REFERENCE_SEED, random_graph

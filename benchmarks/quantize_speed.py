@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import convsmith as cs
 from convsmith.deploy import clock, onnx, quantize
 from convsmith.deploy.int8 import RUNTIMES
-from convsmith.deploy.lean import lean
+from convsmith.deploy.passes.lean import lean
 
 NAMES = ("resnet50", "mobilenet_v2", "shufflenet_v2_x1_0")
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import convsmith as cs
 from convsmith.deploy import clock, fold_norm, onnx
-from convsmith.deploy.shift import fold_shift
+from convsmith.deploy.passes.shift import fold_shift
 from convsmith.nn import Shift, ShiftUnit
 
 # Channels, side and kernel size: the maps between the 1 x 1 convolutions of ShiftNet A and C and of ShiftResNet, and

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 
 import convsmith as cs
 from convsmith.deploy import clock, onnx
-from convsmith.deploy.fold import fold_norm
-from convsmith.deploy.shuffles import unshuffle
+from convsmith.deploy.passes.fold import fold_norm
+from convsmith.deploy.passes.shuffles import unshuffle
 
 # Batch, channels, side: units of ShuffleNet v1 and v2, in cache and out of it.
 SHAPES = ((1, 120, 28), (8, 240, 28), (8, 480, 14), (32, 240, 28))

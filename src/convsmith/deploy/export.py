@@ -13,7 +13,7 @@ from convsmith.arch import write_whole_bytes
 from convsmith.deploy import onnx
 from convsmith.deploy.agreement import BATCH_SIZES, TOLERANCES, check_example, check_run, eager_run, largest_difference
 from convsmith.deploy.clock import threads
-from convsmith.deploy.lean import lean
+from convsmith.deploy.passes.lean import lean
 from convsmith.deploy.snapshot import snapshot
 
 FORMATS = ("onnx",)

@@ -18,7 +18,7 @@ from convsmith.deploy.agreement import Run, check_run, eager_run
 from convsmith.deploy.backends import Artefact
 from convsmith.deploy.int8 import RUNTIMES, Int8Model, checked_batches
 from convsmith.deploy.int8.folder import write_folder
-from convsmith.deploy.lean import lean
+from convsmith.deploy.passes.lean import lean
 from convsmith.deploy.snapshot import snapshot
 
 Evaluate = Callable[[Run], float]

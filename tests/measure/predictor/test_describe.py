@@ -7,7 +7,7 @@ import torch
 
 import convsmith as cs
 from convsmith.deploy import onnx as exporter
-from convsmith.deploy.lean import lean
+from convsmith.deploy.passes.lean import lean
 from convsmith.measure.predictor.describe import describe
 from convsmith.nn import BasicBlock, Classifier, ConvNormAct, DenseBlock, InvertedResidual, ShuffleUnitV2
 from convsmith.search import spaces

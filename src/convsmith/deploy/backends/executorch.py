@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from convsmith.arch import write_whole_bytes
 from convsmith.deploy.agreement import Run
 from convsmith.deploy.backends.registry import Artefact, Backend, register
-from convsmith.deploy.lean import lean
+from convsmith.deploy.passes.lean import lean
 from convsmith.deploy.program import exported, module_of, plain
 from convsmith.deploy.silence import reason, silent
 

@@ -10,8 +10,8 @@ from convsmith.arch import write_whole_bytes
 from convsmith.deploy import onnx
 from convsmith.deploy.agreement import Run
 from convsmith.deploy.backends.registry import Artefact, Backend, register
-from convsmith.deploy.blocks import BLOCK
-from convsmith.deploy.lean import lean
+from convsmith.deploy.passes.blocks import BLOCK
+from convsmith.deploy.passes.lean import lean
 from convsmith.deploy.precision import in_precision
 from convsmith.deploy.program import plain
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from convsmith.deploy import onnx
 from convsmith.deploy.agreement import Run
 from convsmith.deploy.backends.registry import Artefact, Backend, register
-from convsmith.deploy.lean import lean
+from convsmith.deploy.passes.lean import lean
 from convsmith.deploy.precision import check_one_type
 from convsmith.deploy.program import plain
 from convsmith.deploy.telemetry import unreported

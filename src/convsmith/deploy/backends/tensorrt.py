@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from convsmith.deploy.agreement import Run
 from convsmith.deploy.backends.registry import Artefact, Backend, register
-from convsmith.deploy.lean import lean
+from convsmith.deploy.passes.lean import lean
 from convsmith.deploy.precision import in_precision
 from convsmith.deploy.program import exported, plain
 from convsmith.deploy.silence import reason, silent

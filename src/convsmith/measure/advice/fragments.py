@@ -8,7 +8,7 @@ from functools import cache
 from torch import fx, nn
 
 from convsmith.arch import Architecture, BlockSpec, spec
-from convsmith.deploy.trace import NotTraceableError, trace
+from convsmith.deploy.passes.trace import NotTraceableError, trace
 from convsmith.measure.advice.case import Case, fits
 from convsmith.measure.advice.edits import changed
 from convsmith.measure.advice.finding import GUIDELINES, Finding

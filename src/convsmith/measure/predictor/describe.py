@@ -2,8 +2,8 @@
 
 A block's graph is remembered by its spec and the shapes in front of it, as its counts are (`measure.cost`): a search
 pays for a block when it meets it first. The graph of a whole network is the same as that of its parts joined, unless a
-pass of `deploy.lean` reaches across blocks, as those do that take out channel shuffles and norms behind concatenations,
-or a block hands on several maps. A network with such blocks is exported whole, and remembered by its structure.
+pass of `deploy.passes` reaches across blocks, as those do that take out channel shuffles and norms behind
+concatenations, or a block hands on several maps. A network with such blocks is exported whole, and remembered by its structure.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from convsmith.arch import Architecture, BlockSpec
 from convsmith.deploy import onnx
-from convsmith.deploy.blocks import BLOCK
-from convsmith.deploy.lean import lean
+from convsmith.deploy.passes.blocks import BLOCK
+from convsmith.deploy.passes.lean import lean
 from convsmith.measure.predictor.graph import Graph, Shape, read, rename
 from convsmith.network import build, output_shapes
 from convsmith.network.build import build_block

@@ -16,8 +16,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from convsmith.deploy import onnx
-from convsmith.deploy.blocks import BLOCK
-from convsmith.deploy.lean import lean
+from convsmith.deploy.passes.blocks import BLOCK
+from convsmith.deploy.passes.lean import lean
 from convsmith.measure.profile.categories import category_of
 from convsmith.measure.profile.graph import Graph, onnx_graph
 from convsmith.measure.profile.origins import Origins, Shapes, macs

@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, fx, nn
 
-from convsmith.deploy.draft import Draft, changed
-from convsmith.deploy.wiring import CONVOLUTIONS, NORMS, Wiring, argument, name_of
+from convsmith.deploy.passes.draft import Draft, changed
+from convsmith.deploy.passes.wiring import CONVOLUTIONS, NORMS, Wiring, argument, name_of
 
 Channel: TypeAlias = tuple[fx.Node, int]  # the map, and the channel's number in it
 

@@ -5,8 +5,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import convsmith as cs
-from convsmith.deploy import lean as lean_module
-from convsmith.deploy.lean import lean
+from convsmith.deploy.passes import lean as lean_module
+from convsmith.deploy.passes.lean import lean
 from tests.deploy.net import Net, conv
 from tests.deploy.random_weights import outputs, randomised
 

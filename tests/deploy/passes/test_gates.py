@@ -5,7 +5,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from convsmith.deploy.gates import fuse_gates
+from convsmith.deploy.passes.gates import fuse_gates
 from convsmith.nn import SqueezeExcite, Swish
 from tests.deploy.net import Net, conv
 from tests.deploy.random_weights import outputs, randomised

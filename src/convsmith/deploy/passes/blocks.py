@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from convsmith.deploy.draft import Draft, changed
-from convsmith.deploy.wiring import CONVOLUTIONS, NORMS, Wiring, name_of
+from convsmith.deploy.passes.draft import Draft, changed
+from convsmith.deploy.passes.wiring import CONVOLUTIONS, NORMS, Wiring, name_of
 
 BLOCK = 16
 NONE = -1  # the number of a channel that is filling

@@ -5,9 +5,9 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from convsmith.deploy.lean import lean
-from convsmith.deploy.tidy import tidy
-from convsmith.deploy.trace import NotTraceableError
+from convsmith.deploy.passes.lean import lean
+from convsmith.deploy.passes.tidy import tidy
+from convsmith.deploy.passes.trace import NotTraceableError
 from tests.deploy.net import Net, conv
 from tests.deploy.random_weights import outputs, randomised
 

@@ -16,9 +16,9 @@ from collections import Counter
 
 from torch import fx, nn
 
+from convsmith.deploy.passes.trace import NotTraceableError, is_changed, trace
+from convsmith.deploy.passes.wiring import NORMS
 from convsmith.deploy.snapshot import snapshot
-from convsmith.deploy.trace import NotTraceableError, is_changed, trace
-from convsmith.deploy.wiring import NORMS
 from convsmith.nn import Shift
 from convsmith.nn.channel_map import ELEMENTWISE
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from convsmith.deploy.draft import Draft, changed
+from convsmith.deploy.passes.draft import Draft, changed
 
 
 def merge_convolutions(module: nn.Module) -> nn.Module:

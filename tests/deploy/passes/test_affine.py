@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import convsmith as cs
 from convsmith.deploy import fold_norm
-from convsmith.deploy.affine import fold_affine
+from convsmith.deploy.passes.affine import fold_affine
 from tests.deploy.net import Net, conv
 from tests.deploy.random_weights import outputs, randomised
 

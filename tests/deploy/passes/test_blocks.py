@@ -4,10 +4,10 @@ from torch import fx, nn
 
 import convsmith as cs
 from convsmith.deploy import fold_norm
-from convsmith.deploy.blocks import block_channels
+from convsmith.deploy.passes.blocks import block_channels
 from tests.deploy.net import Net, conv
+from tests.deploy.passes.test_shuffles import Dice
 from tests.deploy.random_weights import outputs, randomised
-from tests.deploy.test_shuffles import Dice
 
 
 def check(network, x, *, block=16):

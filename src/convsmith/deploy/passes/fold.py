@@ -17,8 +17,8 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from convsmith.deploy.passes.trace import is_changed, trace
 from convsmith.deploy.snapshot import snapshot
-from convsmith.deploy.trace import is_changed, trace
 from convsmith.nn import BatchNorm, WeightNormConv2d
 
 # Exactly these layers: a subclass may standardise its weight, a parametrised layer computes it anew.

@@ -8,18 +8,18 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from convsmith.deploy.affine import fold_affine_draft
 from convsmith.deploy.agreement import TOLERANCES, eager_run, largest_difference, noise_like
-from convsmith.deploy.blocks import block_draft
-from convsmith.deploy.draft import Change, Draft
-from convsmith.deploy.fold import fold_norm
-from convsmith.deploy.gates import fuse_draft
-from convsmith.deploy.merge import merge_draft
-from convsmith.deploy.shift import fold_shift
-from convsmith.deploy.shuffles import unshuffle_draft
-from convsmith.deploy.tidy import tidy_draft
-from convsmith.deploy.trace import NotTraceableError
-from convsmith.deploy.wiring import TangledError
+from convsmith.deploy.passes.affine import fold_affine_draft
+from convsmith.deploy.passes.blocks import block_draft
+from convsmith.deploy.passes.draft import Change, Draft
+from convsmith.deploy.passes.fold import fold_norm
+from convsmith.deploy.passes.gates import fuse_draft
+from convsmith.deploy.passes.merge import merge_draft
+from convsmith.deploy.passes.shift import fold_shift
+from convsmith.deploy.passes.shuffles import unshuffle_draft
+from convsmith.deploy.passes.tidy import tidy_draft
+from convsmith.deploy.passes.trace import NotTraceableError
+from convsmith.deploy.passes.wiring import TangledError
 
 Fold: TypeAlias = Callable[[nn.Module, Tensor], nn.Module]
 

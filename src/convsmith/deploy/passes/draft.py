@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, fx, nn
 
+from convsmith.deploy.passes.trace import NotTraceableError, is_changed, trace
+from convsmith.deploy.passes.wiring import TangledError, Wiring
 from convsmith.deploy.snapshot import snapshot
-from convsmith.deploy.trace import NotTraceableError, is_changed, trace
-from convsmith.deploy.wiring import TangledError, Wiring
 
 
 class Draft:

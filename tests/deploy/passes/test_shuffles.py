@@ -10,8 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import convsmith as cs
 from convsmith.deploy import NotTraceableError, fold_norm
-from convsmith.deploy.lean import lean
-from convsmith.deploy.shuffles import unshuffle
+from convsmith.deploy.passes.lean import lean
+from convsmith.deploy.passes.shuffles import unshuffle
 from convsmith.nn import ChannelShuffle, ConvNormAct, InterlacedGroupConv, ShuffleUnitV2, SqueezeExcite
 
 
@@ -283,7 +283,7 @@ def test_what_cannot_be_traced_or_was_misread_is_left_as_it_is(monkeypatch):
     module = randomised(chain(ChannelShuffle(12, groups=3), nn.Conv2d(12, 4, 1))).float()
     example = torch.randn(1, 12, 5, 5)
     assert isinstance(lean(module, example), fx.GraphModule)
-    monkeypatch.setattr("convsmith.deploy.shuffles._permute_weights", lambda *arguments: None)
+    monkeypatch.setattr("convsmith.deploy.passes.shuffles._permute_weights", lambda *arguments: None)
     assert not isinstance(lean(module, example), fx.GraphModule)
 
 

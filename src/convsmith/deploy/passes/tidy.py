@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, fx, nn
 
-from convsmith.deploy.draft import Draft, changed
-from convsmith.deploy.trace import is_changed
-from convsmith.deploy.wiring import argument, name_of
+from convsmith.deploy.passes.draft import Draft, changed
+from convsmith.deploy.passes.trace import is_changed
+from convsmith.deploy.passes.wiring import argument, name_of
 
 _NOTHING = (
     *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout),

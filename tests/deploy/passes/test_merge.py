@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from convsmith.deploy.merge import merge_convolutions
+from convsmith.deploy.passes.merge import merge_convolutions
 from tests.deploy.net import Net, conv
 from tests.deploy.random_weights import outputs, randomised
 

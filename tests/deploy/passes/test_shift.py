@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 import convsmith as cs
 from convsmith.deploy import fold_norm, onnx
-from convsmith.deploy.lean import lean
-from convsmith.deploy.shift import fold_shift
+from convsmith.deploy.passes.lean import lean
+from convsmith.deploy.passes.shift import fold_shift
 from convsmith.nn import ConvNormAct, NormActConv, Shift, ShiftResidual, ShiftUnit
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from torch import fx, nn
 from torch.nn import functional as F
 
-from convsmith.deploy.trace import is_changed
+from convsmith.deploy.passes.trace import is_changed
 from convsmith.nn import BatchNorm
 from convsmith.nn.channel_map import ELEMENTWISE, POOLING
 from convsmith.nn.shuffle import shuffle_channels

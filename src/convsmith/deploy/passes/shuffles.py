@@ -22,8 +22,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from convsmith.deploy.draft import Draft, changed
-from convsmith.deploy.wiring import CONVOLUTIONS, NORMS, Wiring
+from convsmith.deploy.passes.draft import Draft, changed
+from convsmith.deploy.passes.wiring import CONVOLUTIONS, NORMS, Wiring
 
 MOST_PIECES = 8  # of a map that is not gathered in the order in which it is stored; one of more is permuted behind that
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from convsmith.deploy.draft import Draft, changed
-from convsmith.deploy.trace import is_changed
-from convsmith.deploy.wiring import argument, name_of
+from convsmith.deploy.passes.draft import Draft, changed
+from convsmith.deploy.passes.trace import is_changed
+from convsmith.deploy.passes.wiring import argument, name_of
 
 _BY_MODULE: dict[type[nn.Module], str] = {
     nn.Sigmoid: "sigmoid",
