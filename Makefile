@@ -16,7 +16,7 @@ help:
 	@echo "make test-peers  everything that needs no GPU, every member of each peer's families included"
 	@echo "make test-oldest make test with the oldest torch that pyproject.toml allows, in $(OLDEST)"
 	@echo "make lint        format, lint, types, layers, spelling"
-	@echo "make bench       every benchmark; results go to OUT=$(OUT)"
+	@echo "make bench       the benchmarks that need nothing made before; results go to OUT=$(OUT)"
 	@echo "make figures     recount the zoo's reference figures and print the differences"
 	@echo "make gallery     write docs/gallery.md and its pictures from the zoo"
 	@echo "make setup       only the environment in .venv (PYTHON=$(PYTHON))"
@@ -80,9 +80,10 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-# A file whose name begins with an underscore is shared by benchmarks and is none itself.
+# A file whose name begins with an underscore is shared by benchmarks and is none itself; some need files made by hand before.
+PREPARED := $(addprefix benchmarks/,deploy_speed.py predictor_truth.py predictor_accuracy.py)
 bench: $(INSTALLED)
-	@set -e; for script in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
+	@set -e; for script in $(filter-out benchmarks/_% $(PREPARED),$(wildcard benchmarks/*.py)); do \
 		echo "$$script"; $(BIN)/python $$script --out $(OUT); \
 	done
 

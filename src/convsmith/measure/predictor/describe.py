@@ -3,7 +3,8 @@
 A block's graph is remembered by its spec and the shapes in front of it, as its counts are (`measure.cost`): a search
 pays for a block when it meets it first. The graph of a whole network is the same as that of its parts joined, unless a
 pass of `deploy.passes` reaches across blocks, as those do that take out channel shuffles and norms behind
-concatenations, or a block hands on several maps. A network with such blocks is exported whole, and remembered by its structure.
+concatenations, or a block hands on several maps. A network with such blocks is exported whole, and
+remembered by its structure.
 """
 
 from __future__ import annotations
