@@ -156,6 +156,7 @@ def test_another_network_of_the_same_shapes_is_found_by_its_outputs(no_network):
         ("resnet50_v1", "torchvision", r"torchvision has no such network or weights: resnet50_v1 .* torchvision/NAME"),
         ("resnet18", "torchvision/IMAGENET1K_V9", r"torchvision has no such network or weights"),
         ("resnet18", "timm/resnet19", r"timm has no such network or weights: resnet19"),
+        ("resnet50", "timm/resnet50.nope", r"timm has no such network or weights: resnet50.nope"),
         ("resnet18", "pytorchcv/resnet19", r"pytorchcv has no such network or weights: resnet19"),
         ("resnet18", "keras", r"there is no weights file keras; "),
     ],

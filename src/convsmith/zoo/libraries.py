@@ -18,6 +18,7 @@ BUILDERS = {
     TIMM: ("timm", "create_model"),
     PYTORCHCV: ("pytorchcv.model_provider", "get_model"),
 }
+UNKNOWN = ("unknown model", "invalid pretrained tag")  # what timm says, in a RuntimeError
 
 
 def build_peer(library: str, model: str, **arguments: Any) -> nn.Module:
@@ -29,7 +30,7 @@ def build_peer(library: str, model: str, **arguments: Any) -> nn.Module:
         with redirect_stdout(StringIO()):  # pytorchcv prints while it fetches
             network: nn.Module = getattr(import_module(module), function)(model, **arguments)
     except (ValueError, RuntimeError, KeyError, AssertionError) as error:  # the last: pytorchcv's CIFAR forms, by name
-        if isinstance(error, RuntimeError) and "unknown model" not in str(error).lower():
+        if isinstance(error, RuntimeError) and not str(error).lower().startswith(UNKNOWN):
             raise  # a download that failed, say
         raise ValueError(
             f"{library} has no such network or weights: {model} ({' '.join(str(error).split()) or arguments}); "
