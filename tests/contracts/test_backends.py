@@ -82,7 +82,10 @@ def test_it_takes_and_gives_the_examples_type_whatever_it_computes_in(name):
     entry = backends.get(name)
     module, example = network().double(), torch.randn(2, 3, 21, 17, dtype=torch.float64)
     run = prepared(name, "float32" if "float32" in entry.precisions else entry.precisions[0], module, example)
-    assert run(example[:1]).dtype == torch.float64
+    for x in (example[:1], torch.randn_like(example)):
+        found, expected = run(x), module(x).detach()
+        assert found.dtype == torch.float64
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
 COUNTING = """

@@ -92,7 +92,6 @@ class _Fusion:
             while (act := self._only_reader(pool)) is not None and act.kind in ACTIVATIONS and self._is_simple(act):
                 op.attributes = {**op.attributes, "body": (*op.attributes["body"], act.kind)}
                 pool.outputs = list(act.outputs)
-                pool.attributes = {**pool.attributes, "covers": (*pool.attributes["covers"],)}
                 op.attributes = {**op.attributes, "covers": (*op.attributes["covers"], *act.attributes["covers"])}
                 self.producers[pool.outputs[0]] = pool
                 self.gone.add(id(act))
