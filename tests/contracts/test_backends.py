@@ -80,7 +80,7 @@ def test_it_agrees_with_eager_at_other_batch_sizes_and_leaves_the_module_alone(n
 @pytest.mark.parametrize("name", NAMES)
 def test_it_takes_and_gives_the_examples_type_whatever_it_computes_in(name):
     entry = backends.get(name)
-    module, example = network().double(), torch.randn(2, 3, 21, 17, dtype=torch.float64)
+    module, example = network().double().eval(), torch.randn(2, 3, 21, 17, dtype=torch.float64)
     run = prepared(name, "float32" if "float32" in entry.precisions else entry.precisions[0], module, example)
     for x in (example[:1], torch.randn_like(example)):
         found, expected = run(x), module(x).detach()
