@@ -47,6 +47,14 @@ def test_widths_that_stay_in_the_layout_are_left_alone():
     assert not isinstance(block_channels(network), fx.GraphModule)
 
 
+def test_filling_does_not_pile_up_from_unit_to_unit():
+    unit = cs.spec(cs.nn.ShuffleUnitV2Deep, 20, se_ratio=0.5)
+    classic = cs.zoo.get("shufflenet_v2_164_se", num_classes=10)
+    deep = classic.replace(stages=[[unit.replace(stride=2), *[unit] * 12]], neck=[])
+    network = fold_norm(randomised(cs.create_model(deep)))
+    assert not isinstance(block_channels(network), fx.GraphModule)
+
+
 def hooked(layer):
     layer.register_forward_hook(lambda module, args, output: output + 1)
     return layer

@@ -20,6 +20,7 @@ from convsmith.deploy.passes.wiring import CONVOLUTIONS, NORMS, Wiring, name_of
 
 BLOCK = 16
 NONE = -1  # the number of a channel that is filling
+MOST_FILLED = 2  # times the channels that a gathered map may be stored in
 # Functions that are finite at any value: filling is multiplied by zero in the end.
 _FINITE = (
     *("add", "radd", "iadd", "sub", "rsub", "isub", "mul", "rmul", "imul", "abs", "neg", "square", "clamp", "maximum"),
@@ -36,9 +37,10 @@ def block_channels(module: nn.Module, block: int = BLOCK) -> nn.Module:
     """A copy of the module, in eval mode, whose maps have multiples of `block` channels, in place of `unshuffle`.
 
     The copy computes what the module computes in eval mode. It is a torch.fx.GraphModule; where maps are read in ways
-    that need their channels in their own order, and where no depthwise convolution has a width that is no multiple of
-    4 (only these are slow enough to pay for the filling), it is of the module's own class and unchanged. Fold norms
-    first (`fold_norm`). The module itself is left untouched.
+    that need their channels in their own order, where no depthwise convolution has a width that is no multiple of 4
+    (only these are slow enough to pay for the filling), and where a map would be filled up to more than twice its
+    channels, it is of the module's own class and unchanged. Fold norms first (`fold_norm`). The module itself is left
+    untouched.
 
     Raises NotTraceableError when torch.fx cannot follow the module's own `forward`.
     """
@@ -129,6 +131,10 @@ class _Layout:
                 if any(place != NONE for place in found):
                     pieces.append((source, (start, stop)))
                     order += found
+        # Where maps are gathered from gathered ones again and again, filling would pile up.
+        if len(order) > MOST_FILLED * max(len(wires), self.block):
+            self.valid = False
+            return
         self.valid &= sorted(place for place in order if place != NONE) == list(range(len(wires)))
         self.orders[root], self.segments[root] = order, [(0, len(order))]
 
