@@ -9,7 +9,7 @@ import torch
 
 import convsmith as cs
 from convsmith.cli import main
-from convsmith.cli.arguments import check_calibration
+from convsmith.cli.calibrations import check_calibration
 from convsmith.cli.main import COMMANDS
 from convsmith.measure.predictor import About
 from convsmith.measure.profile import Slowdown
@@ -184,6 +184,10 @@ def test_advise(convsmith, tmp_path):
     code, _, err = convsmith("advise", "tiny.json", "--no-timed", "--calibration", "none.safetensors")
     assert code == 2
     assert "none.safetensors" in err
+    Path("calibrations").mkdir()
+    Path("calibrations/cpu-onnxruntime-1.safetensors").write_text("of an older version")
+    code, _, err = convsmith("advise", "tiny.json", "--no-timed")  # nobody asked for it
+    assert (code, "gains are not predicted: " in err) == (0, True)
     code, _, err = convsmith("advise", "tiny.json", "--device", "toaster", "--no-timed")
     assert code == 2
     assert "unknown device 'toaster'" in err
@@ -390,8 +394,12 @@ def test_train_takes_the_classes_and_channels_of_the_data(convsmith):
         (("profile", "tiny.json", "--backend", "nope"), "unknown back end 'nope'; give eager, onnxruntime, open"),
         (
             ("search", "--data", "digits", "--max-latency-ms", "1", "--latency", "predicted"),
-            "a predictor can be calibrated for onnxruntime, got 'eager'; measure latency with it",
+            "a predictor can be calibrated for onnxruntime or openvino, got 'eager'; measure latency with it",
         ),
+        (("search", "--data", "digits", "--calibration", "a.file"), "--calibration says how a limit on"),
+        (("search", "--data", "digits", "--latency", "predicted"), "none is given; add --max-latency-ms"),
+        (("calibrate", "--out", "."), "a calibration is a file, and . is a folder"),
+        (("calibrate", "--input-size", "32"), "--input-size is that of the members of --space, and none is given"),
         (("cost", "torchvision:nothing_like_it"), "torchvision.models.list_models() names them all"),
         (("export", "tiny.json", "--weights", "bad.pt"), "bad.pt is no state dict that can be read"),
         (("train", "--arch", "resnet18", "--data", "no_folder/"), "no_folder"),
@@ -451,18 +459,21 @@ def test_a_predicted_limit_needs_a_calibration_of_what_is_asked_for(convsmith):
     code, _, err = convsmith(*search, "--calibration", "some.file")
     assert (code, "--calibration belongs to --latency predicted" in err) == (2, True)
     code, _, err = convsmith(*search, "--latency", "predicted")
-    assert (code, "can be calibrated for onnxruntime, got 'eager'" in err) == (2, True)
+    assert (code, "can be calibrated for onnxruntime or openvino, got 'eager'" in err) == (2, True)
 
 
 def test_predictions_need_a_calibration(convsmith):
     code, _, err = convsmith("predict", "resnet18")
-    assert (code, "convsmith calibrate --out calibrations/cpu-onnxruntime-1.safetensors" in err) == (2, True)
+    assert (code, "make it by `convsmith calibrate --backend onnxruntime --threads 1`" in err) == (2, True)
+    code, _, err = convsmith("predict", "resnet18", "--backend", "openvino", "--threads", 2, "--calibration", "a.file")
+    assert "make it by `convsmith calibrate --backend openvino --threads 2 --out a.file`" in err
+    assert "unknown back end 'nope'" in convsmith("predict", "resnet18", "--backend", "nope")[2]
     code, _, err = convsmith("calibrate", "--backend", "eager")
-    assert (code, "can be calibrated for onnxruntime, got 'eager'" in err) == (2, True)
+    assert (code, "can be calibrated for onnxruntime or openvino, got 'eager'" in err) == (2, True)
 
 
 def test_a_calibration_of_other_threads_is_refused():
     about = About("cpu", "a processor", "onnxruntime", "1.32.0", 1, 16, "2026-11-26", 1.0)
     check_calibration(about, "onnxruntime", 1, Path("file"))
-    with pytest.raises(ValueError, match="must be of onnxruntime with 2 threads, and file is of onnxruntime with 1"):
+    with pytest.raises(ValueError, match="must be of onnxruntime on 2 threads, and file is of onnxruntime on 1"):
         check_calibration(about, "onnxruntime", 2, Path("file"))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import InputSize, Json, calibration_file
+from convsmith.cli.arguments import InputSize, Json
+from convsmith.cli.calibrations import calibration_file
 from convsmith.cli.findings import document, print_findings, saved
 from convsmith.cli.output import print_json, say
 from convsmith.cli.subjects import one_subject
@@ -29,7 +30,9 @@ def advise(
     devices: Annotated[int, typer.Option(min=1, help="Devices that train together.")] = 1,
     device: Annotated[str, typer.Option(help="Where to measure, as torch names it.")] = "cpu",
     input_size: InputSize = None,
-    timed: Annotated[bool, typer.Option(help="Measure what layers cost and what edits gain; else count only.")] = True,
+    timed: Annotated[
+        bool, typer.Option(help="Measure what layers cost and what edits gain; else count, or predict.")
+    ] = True,
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -55,7 +58,7 @@ def advise(
         device=device,
         input_shape=subject.shape(1, input_size),
         timed=timed,
-        predictor=_predictor(calibration),
+        predictor=_predictor(calibration, device),
     )
     about = zoo.about(subject.name) if subject.name in zoo.variants() else None
     if about is not None and about.use:
@@ -75,15 +78,20 @@ def advise(
         say(f"wrote {', '.join(files.values())}")
 
 
-def _predictor(calibration: Path | None) -> LatencyPredictor | None:
+def _predictor(calibration: Path | None, device: str) -> LatencyPredictor | None:
     """Of the file that is named, which must be this device's, or of the one that lies where `calibrate` puts it."""
     from convsmith import measure
 
-    kept = calibration_file("cpu", "onnxruntime", 1)
-    if calibration is None and not kept.is_file():
+    file = calibration or calibration_file(device, "onnxruntime", 1)
+    if calibration is None and not file.is_file():
         return None
-    file = calibration or kept
-    predictor = measure.LatencyPredictor.load(file)
+    try:
+        predictor = measure.LatencyPredictor.load(file)
+    except (ValueError, ImportError) as error:
+        if calibration is not None:
+            raise
+        say(f"gains are not predicted: {error}")
+        return None
     about, held = predictor.about, predictor.held_out
     say(
         f"gains are predicted for {about.backend} on {about.threads} thread{'s' * (about.threads > 1)} by {file}; "

@@ -6,15 +6,11 @@ import difflib
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from convsmith.measure.predictor import About
-
 RUNS = Path("runs")
-CALIBRATIONS = Path("calibrations")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, and nothing else.")]
 Names = Annotated[
@@ -66,17 +62,3 @@ def run_name(*parts: object) -> Path:
     return RUNS / "-".join(
         re.sub(r"[^A-Za-z0-9_.]+", "_", Path(str(part)).name.removesuffix(".json")) for part in parts
     )
-
-
-def calibration_file(device: str, backend: str, threads: int) -> Path:
-    """Where a calibration is kept that the command line does not name."""
-    return CALIBRATIONS / f"{device}-{backend}-{threads}.safetensors"
-
-
-def check_calibration(about: About, backend: str, threads: int, file: Path) -> None:
-    """Raise ValueError where a calibration is of another back end or number of threads than asked for."""
-    if (about.backend, about.threads) != (backend, threads):
-        raise ValueError(
-            f"the calibration must be of {backend} with {threads} threads, and {file} is of {about.backend} with "
-            f"{about.threads}; give --backend and --threads accordingly"
-        )

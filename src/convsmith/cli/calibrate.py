@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import InputSize, Json, Threads, calibration_file, positive
+from convsmith.cli.arguments import Json, Threads, positive
+from convsmith.cli.calibrations import calibration_file
 from convsmith.cli.output import console, print_json, say
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ def calibrate(
     space: Annotated[
         str | None, typer.Option(help="A search space whose members are measured among the random networks.")
     ] = None,
-    input_size: InputSize = None,
+    input_size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the members' input; 224 by default.", show_default=False)
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The file; by default one under calibrations/.", show_default=False)
     ] = None,
@@ -41,6 +44,10 @@ def calibrate(
     from convsmith import measure
 
     file = out or calibration_file(device, backend, threads)
+    if file.is_dir():
+        raise ValueError(f"a calibration is a file, and {file} is a folder; add a file name such as cpu.safetensors")
+    if input_size is not None and space is None:
+        raise ValueError("--input-size is that of the members of --space, and none is given; add it, or leave it out")
     given = _members(space, input_size or 224) if space else ()
     with _bar(60 * minutes) as progress:
         predictor = measure.LatencyPredictor.calibrate(

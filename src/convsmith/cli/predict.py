@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import Batch, InputSize, Json, Threads, calibration_file, check_calibration
+from convsmith.cli.arguments import Batch, InputSize, Json, Threads
+from convsmith.cli.calibrations import opened
 from convsmith.cli.output import print_json, print_table, say
 from convsmith.cli.subjects import subjects
 
@@ -32,11 +33,7 @@ def predict(
     json: Json = False,
 ) -> None:
     """Predict the latency of networks from their architecture; kernels that were never measured are named."""
-    from convsmith import measure
-
-    file = calibration or calibration_file("cpu", backend, threads)
-    predictor = measure.LatencyPredictor.load(file, elsewhere=elsewhere)
-    check_calibration(predictor.about, backend, threads, file)
+    predictor = opened(calibration, backend, threads, elsewhere=elsewhere)
     rows = []
     for subject in subjects(architectures):
         if subject.architecture is None:

@@ -13,7 +13,7 @@ from convsmith.cli.app import app
 from convsmith.cli.arguments import DataName, InputSize, Json, RunDir, Seed, Threads, positive, run_name
 from convsmith.cli.memory import kept_memory
 from convsmith.cli.output import print_json, print_table, say
-from convsmith.cli.search_options import chosen_executor, latency_limit
+from convsmith.cli.search_options import check_limited, chosen_executor, latency_limit
 
 Limit = Annotated[
     float | None, typer.Option(callback=positive, help="The largest admissible value.", show_default=False)
@@ -63,6 +63,9 @@ def search(
     from convsmith import data as data_sets, search as searching
     from convsmith.train import recipes
 
+    if max_latency_ms is None:
+        given = {"latency": (latency, "measured"), "calibration": (calibration, None), "backend": (backend, "eager")}
+        check_limited({**given, "threads": (threads, 1)})
     images = data_sets.load(data, input_size=input_size)
     channels, side, _ = images.input_shape
     shape = (1, channels, side, side)

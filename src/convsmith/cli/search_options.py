@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from convsmith.cli.arguments import calibration_file, check_calibration
+from convsmith.cli.calibrations import calibration_file, opened
 from convsmith.cli.output import say
 
 if TYPE_CHECKING:
@@ -37,15 +38,21 @@ def latency_limit(
     check_supported("cpu", backend)
     file = calibration or calibration_file("cpu", backend, threads)
     if file.exists():
-        predictor = measure.LatencyPredictor.load(file)
+        predictor = opened(file, backend, threads)
     else:
         say(f"{file}: no calibration is there; making one takes some ten minutes, once")
         members = ((space.sample(Random(number)), shape) for number in range(100_000))
         predictor = measure.LatencyPredictor.calibrate(
             "cpu", backend, threads=threads, architectures=members, path=file
         )
-    check_calibration(predictor.about, backend, threads, file)
     return search.predicted_latency_constraint(maximum_ms, shape, predictor)
+
+
+def check_limited(options: Mapping[str, tuple[object, object]]) -> None:
+    """Raise ValueError for an option (name -> value, default) of the limit on latency where there is no limit."""
+    for name, (value, default) in options.items():
+        if value != default:
+            raise ValueError(f"--{name} says how a limit on latency is held, and none is given; add --max-latency-ms")
 
 
 def chosen_executor(name: str, workers: int | None, timeout_s: float | None) -> Executor:

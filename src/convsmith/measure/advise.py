@@ -59,17 +59,21 @@ def advise(
         devices: How many devices train together.
         device: Where the time is measured.
         input_shape: The input (N, C, H, W) of inference.
-        timed: Whether to measure time, which takes seconds for each finding; else gains are counted only.
-        predictor: A calibration of the device. Gains are its predictions then, except of networks with kernels that it
-            never saw; each gain says how it was found.
+        timed: Whether to measure time, which takes seconds for each finding; else gains are counted, or predicted.
+        predictor: A calibration of the device. Gains are its predictions then; those of networks with kernels that it
+            never saw are measured with its back end. Each gain says how it was found. Shares of the time are eager's.
 
-    Raises ValueError for an unknown task or device, numbers that are not positive, an input that does not fit, and a
-    module on the meta device that is to be timed.
+    Raises ValueError for an unknown task or device, numbers that are not positive, an input that does not fit, a
+    calibration of another device, and a module on the meta device that is to be timed.
     """
     if task not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
     choose_norm(task=task, batch_per_device=batch_per_device, devices=devices)
-    clock.check_device(device)
+    place = clock.check_device(device)
+    if predictor is not None and predictor.about.device != place.type:
+        raise ValueError(
+            f"the calibration must be of the device {place.type}, and it is of {predictor.about.device}; leave it out"
+        )
     architecture = network if isinstance(network, Architecture) else None
     cost(network, input_shape)
     module = build(network).eval() if isinstance(network, Architecture) else network

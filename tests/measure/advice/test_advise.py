@@ -6,8 +6,10 @@ from torch import nn
 
 import convsmith as cs
 from convsmith.measure import Gain, advise
+from convsmith.measure.advice import case
 from convsmith.measure.advice.fragments import fragments
 from convsmith.measure.advise import RULES
+from convsmith.measure.predictor import About
 from convsmith.nn import (
     BasicBlock,
     Bottleneck,
@@ -252,8 +254,9 @@ def test_timed_findings_have_shares_and_ratios():
 class Told:
     """A predictor with a law of its own: what it says of an architecture, and what it never saw."""
 
-    def __init__(self, ms, strange=()):
+    def __init__(self, ms, strange=(), device="cpu"):
         self.ms, self.strange = ms, strange
+        self.about = About(device, "a processor", "onnxruntime", "1", 1, 16, "2026-11-26", 1.0)
 
     def predict_ms(self, architecture, shape):
         assert shape == SHAPE
@@ -279,6 +282,27 @@ def test_a_calibration_predicts_gains_without_measuring():
 def test_kernels_that_the_calibration_never_saw_are_not_predicted():
     finding = predicted(lambda architecture: 1.0, strange=["a kernel"])
     assert (finding.gain.how, finding.gain.latency_ratio) == ("counted", None)
+
+
+def test_what_is_not_predicted_is_measured_with_the_back_end_of_the_calibration(monkeypatch):
+    asked = []
+
+    def latencies(networks, shape, **options):
+        asked.append((options["backend"], options["threads"]))
+        return measured(networks, shape, **options, rounds=3)
+
+    measured = case.latencies
+    monkeypatch.setattr(case, "latencies", latencies)
+    told = Told(lambda architecture: 1.0, ["a kernel"])
+    finding = advise(network(*BREAKING["G1"][0]), input_shape=SHAPE, predictor=told)[0]
+    assert (finding.rule, finding.gain.how) == ("G1", "measured")
+    assert set(asked) == {("onnxruntime", 1)}
+
+
+def test_a_calibration_of_another_device_is_refused():
+    told = Told(lambda architecture: 1.0, device="cuda")
+    with pytest.raises(ValueError, match="the calibration must be of the device cpu, and it is of cuda"):
+        advise(network(), input_shape=SHAPE, predictor=told)
 
 
 def test_an_edit_for_speed_that_gains_none_is_not_made():

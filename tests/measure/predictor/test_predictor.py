@@ -287,7 +287,7 @@ def test_what_is_not_offered_is_refused(options, message):
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="convsmith calibrate --out"):
+    with pytest.raises(FileNotFoundError, match="make one with `convsmith calibrate`"):
         LatencyPredictor.load(tmp_path / "none")
     (tmp_path / "text").write_text("no table")
     with pytest.raises(ValueError, match="is no calibration"):

@@ -16,6 +16,7 @@ from convsmith.measure.count import ModuleCounts
 from convsmith.measure.latency import latencies
 from convsmith.measure.predictor import LatencyPredictor
 from convsmith.measure.profile import Profile, profile
+from convsmith.measure.timed import Ratio
 from convsmith.network import build
 from convsmith.network.shapes import Shape
 
@@ -103,9 +104,9 @@ class Case:
             return replace(counted, latency_ratio=predicted, how="predicted")
         if not self.timed:
             return counted
-        networks = {"now": self.network, "edited": build(edited).eval()}
-        ratio = latencies(networks, self.input_shape, device=self.device, budget_seconds=SECONDS)["edited"].ratio
-        assert ratio is not None
+        ratio = self._measured_ratio(edited)
+        if ratio is None:
+            return counted
         bounds = {"latency_low": ratio.low, "latency_high": ratio.high}
         return replace(counted, latency_ratio=ratio.median, **bounds, how="measured")
 
@@ -117,6 +118,21 @@ class Case:
         if gain is None or finding.rule not in SPEED or not gain.is_none:
             return finding
         return replace(finding, edit=f"no gain here: {finding.edit}", architecture=None)
+
+    def _measured_ratio(self, edited: Architecture) -> Ratio | None:
+        """In eager, or in the predictor's back end; None where that cannot run one of the networks."""
+        networks = {"now": self.network, "edited": build(edited).eval()}
+        about = None if self.predictor is None else self.predictor.about
+        backend, threads = ("eager", 1) if about is None else (about.backend, about.threads)
+        try:
+            found = latencies(
+                networks, self.input_shape, backend=backend, device=self.device, threads=threads, budget_seconds=SECONDS
+            )
+        except ValueError:
+            if about is None:
+                raise
+            return None
+        return found["edited"].ratio
 
     def _predicted_ratio(self, edited: Architecture) -> float | None:
         """What the predictor says; None without one, and of networks with kernels that it never saw."""

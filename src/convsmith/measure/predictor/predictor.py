@@ -177,8 +177,9 @@ class LatencyPredictor:
     def load(cls, path: str | os.PathLike[str], *, elsewhere: bool = False) -> LatencyPredictor:
         """The predictor of a file.
 
-        Raises ValueError for a file of another machine or runtime, unless `elsewhere` says that latencies of that other
-        one are wanted: then nothing can be measured on demand.
+        Raises ValueError for a file of another machine or runtime, and ImportError for one of a runtime that is not
+        installed, unless `elsewhere` says that latencies of that other one are wanted: then nothing can be measured on
+        demand.
         """
         table, arrays, notes = tables.load(Path(path))
         runtime = Runtime.of(table.about)

@@ -51,7 +51,8 @@ class Runtime:
         return self.engine.kernels(ran)
 
     def check_here(self) -> None:
-        """Raise ValueError where this machine or the runtime installed is another one."""
+        """Raise ValueError where this machine or the runtime installed is another one, ImportError where none is."""
+        backends.get(self.backend)
         here = (processor_name(), version(self.backend))
         if here != (self.processor, self.version):
             raise ValueError(

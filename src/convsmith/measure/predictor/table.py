@@ -113,7 +113,7 @@ def load(path: Path) -> tuple[Table, dict[str, Array], dict[str, Any]]:
     Raises FileNotFoundError where no file is, ValueError for one that is no table of this version.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no calibration {path}; make one with `convsmith calibrate --out {path}`")
+        raise FileNotFoundError(f"there is no calibration {path}; make one with `convsmith calibrate`")
     document, arrays = _read(path)
     engine = ENGINES.get(document.get("about", {}).get("backend"))
     numbers = engine.numbers if engine is not None else None
