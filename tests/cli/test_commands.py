@@ -371,7 +371,7 @@ def test_train_takes_the_classes_and_channels_of_the_data(convsmith):
         (("latency", "tiny.json", "--seconds", "0"), "must be a finite positive number"),
         (("latency", "tiny.json", "--device", "cuda:7"), "device"),
         (("profile", "tiny.json", "--by", "block"), "unknown view 'block' of a profile; the views are category"),
-        (("profile", "resnet*"), "profile takes one network, and 'resnet*' names"),
+        (("profile", "resnet*"), "takes one network, got 'resnet*'"),
         (("export", "tiny.json", "--precision", "bfloat16"), "--backend is not given; add --backend auto"),
         (("profile", "tiny.json", "--backend", "onnxruntim"), "unknown back end 'onnxruntim'; did you mean"),
         (("profile", "googlenet", "--input-size", "4"), "an input of 4x4 does not fit googlenet"),

@@ -2,6 +2,8 @@
 
 import re
 import sys
+from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 
@@ -40,6 +42,14 @@ def test_a_profile_without_arithmetic_has_no_roofline(tmp_path):
     moves = [step for step in whole.steps if not step.macs]
     found = page(tmp_path, cs.measure.Profile(**{**vars(whole), "steps": tuple(moves)}))
     assert list(found.figures) == ["traffic", "pie", "operators"]
+
+
+def test_layers_of_which_the_back_end_tells_no_bytes_have_no_plot(tmp_path):
+    whole = made_profile()
+    untold = [step if step.macs else replace(step, memory_bytes=0) for step in whole.steps]
+    found = page(tmp_path, replace(whole, steps=tuple(untold), backend="onnxruntime"))
+    assert list(found.figures) == ["roofline", "pie", "operators"]
+    assert f"onnxruntime {version('onnxruntime')}" in found.text
 
 
 def test_it_is_one_file_whose_text_is_text(tmp_path):

@@ -12,7 +12,7 @@ from convsmith.cli.app import app
 from convsmith.cli.arguments import Batch, InputSize, Json, Threads
 from convsmith.cli.memory import kept_memory
 from convsmith.cli.output import print_json, print_table, say
-from convsmith.cli.subjects import subjects
+from convsmith.cli.subjects import one_subject
 
 if TYPE_CHECKING:
     from convsmith import deploy
@@ -54,9 +54,7 @@ def export(
     from convsmith import deploy, zoo
     from convsmith.network import load_weights, output_shapes
 
-    (subject, *others) = subjects([architecture])
-    if others:
-        raise ValueError(f"export takes one network, got the glob {architecture!r}; name one of them")
+    subject = one_subject(architecture)
     if backend is None and (precision or thorough):
         raise ValueError(
             "--precision and --thorough choose among back ends, and --backend is not given; add --backend auto"
@@ -64,7 +62,6 @@ def export(
     shape = subject.shape(2 if backend is None else batch, input_size)
     if subject.architecture is not None:
         output_shapes(subject.architecture, shape)
-    if subject.architecture is not None:
         network: nn.Module = zoo.create_model(subject.architecture, weights=weights)
     else:
         network = subject.build()

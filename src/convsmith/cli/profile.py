@@ -12,7 +12,7 @@ import typer
 from convsmith.cli.app import app
 from convsmith.cli.arguments import Batch, InputSize, Json, Threads
 from convsmith.cli.output import print_json, print_table, say
-from convsmith.cli.subjects import subjects
+from convsmith.cli.subjects import one_subject
 
 SLOWED = 1.25  # times the pass that the operators may take together before it is told
 
@@ -57,10 +57,7 @@ def profile(
         from convsmith import report
 
         report.check_page(html)
-    named = subjects([model])
-    if len(named) != 1:
-        raise ValueError(f"profile takes one network, and {model!r} names {len(named)}; give one of them")
-    subject = named[0]
+    subject = one_subject(model)
     shape = subject.shape(batch, input_size)
     if subject.architecture is not None:
         output_shapes(subject.architecture, shape)  # an input that does not fit is told before anything runs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from convsmith.measure import Profile
@@ -61,9 +62,17 @@ def context(
             ("processor", processor_name()),
             ("peak reached by", profile.roofs.source),
         ],
-        "versions": [("torch", profile.torch_version)],
+        "versions": [("torch", profile.torch_version), *_runtime(profile.backend)],
         "files": [],
     }
+
+
+def _runtime(backend: str) -> list[tuple[str, str]]:
+    """The version of a back end that is a package of its own."""
+    try:
+        return [(backend, version(backend))]
+    except PackageNotFoundError:
+        return []
 
 
 def _tiles(profile: Profile) -> list[tuple[str, str, str]]:
@@ -81,29 +90,28 @@ def _tiles(profile: Profile) -> list[tuple[str, str, str]]:
 
 def _figures(profile: Profile) -> list[dict[str, Any]]:
     """The roofline, the traffic of layers without arithmetic, the pie and the operators; those that hold something."""
-    layers = profile.rows("layer")
-    placed = sum(1 for row in layers if row["macs"])
+    multiplying, moving = len(roofline.multiplying(profile)), len(roofline.moving(profile))
     peak = profile.roofs.gmacs_per_s
     found: list[dict[str, Any]] = []
 
     def add(identifier: str, heading: str, said: str, figure: dict[str, Any], note: str) -> None:
         found.append({"id": identifier, "heading": heading, "said": said, "figure": figure, "note": note})
 
-    if placed:
+    if multiplying:
         add(
             "roofline",
             "Roofline",
-            f"rate over arithmetic intensity of {placed} layers, under a peak of {peak:.3g} GMAC/s; "
+            f"rate over arithmetic intensity of {multiplying} layers, under a peak of {peak:.3g} GMAC/s; "
             "the figures are in the table of layers below",
             roofline.roofline(profile),
             "A point is a layer that multiplies, the larger the longer it takes. Lines are what this device reached "
             "when it was measured: the peak, and its bandwidth over working sets of several sizes.",
         )
-    if placed < len(layers):
+    if moving:
         add(
             "traffic",
             "Layers without multiplications",
-            f"bytes per second over bytes of {len(layers) - placed} layers; the figures are in the table of layers",
+            f"bytes per second over bytes of {moving} layers; the figures are in the table of layers",
             roofline.traffic(profile),
             "They only move values. A runtime that fuses them with a convolution has none.",
         )

@@ -34,16 +34,26 @@ MOST_BARS = 16
 MARGIN = 1.5  # the lines of the roofs go beyond the outermost points by this factor
 
 
+def multiplying(profile: Profile) -> list[Row]:
+    """The layers that stand in the roofline."""
+    return [row for row in _placed(profile) if row["macs"]]
+
+
+def moving(profile: Profile) -> list[Row]:
+    """The layers that stand in the plot of traffic."""
+    return [row for row in _placed(profile) if not row["macs"]]
+
+
 def roofline(profile: Profile) -> Figure:
     """GMAC/s over MAC per byte: a point for each layer that multiplies, the peak and the bandwidths as lines."""
-    rows = [row for row in profile.rows("layer") if row["macs"] and row["memory_bytes"] and row["ms"]]
+    rows = multiplying(profile)
     data = [*_roofs(profile.roofs, [row["intensity"] for row in rows]), *_points(rows, "intensity", "gmacs_per_s")]
     return _logarithmic(data, ("arithmetic intensity", "MAC/byte"), ("rate", "GMAC/s"))
 
 
 def traffic(profile: Profile) -> Figure:
     """GB/s over the bytes that are read and written: layers that only move values, and the device's best as a line."""
-    rows = [row for row in profile.rows("layer") if not row["macs"] and row["memory_bytes"] and row["ms"]]
+    rows = moving(profile)
     sizes = [size for size, _ in profile.roofs.copies]
     best = [profile.roofs.gbytes_per_s(size) for size in sizes]
     roof = _line(f"best on this device, up to {max(best):.3g} GB/s", sizes, best)
@@ -106,6 +116,11 @@ def hover(row: Row) -> str:
         lines.append(f"{row['gmacs_per_s']:.3g} GMAC/s, {row['of_peak']:.0%} of the peak")
     lines.append(f"{row['gbytes_per_s']:.3g} GB/s, {row['of_roof']:.0%} of its roof ({row['roof']})")
     return "<br>".join(lines)
+
+
+def _placed(profile: Profile) -> list[Row]:
+    """The layers with a place in a plot: of some, back ends tell no bytes, or no time."""
+    return [row for row in profile.rows("layer") if row["memory_bytes"] and row["ms"]]
 
 
 def _roofs(roofs: Roofs, intensities: Sequence[float]) -> list[Figure]:

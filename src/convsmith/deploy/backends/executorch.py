@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +164,13 @@ class Loaded:
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
+@cache
 def bindings() -> Any:
     """ExecuTorch's functions beside its runtime."""
-    with silent(native=True):  # it warns of being experimental, and of processors that are not phones'
-        return importlib.import_module("executorch.extension.pybindings.portable_lib")
+    with silent(native=True):  # it warns of being experimental, and its pool of processors that are not phones'
+        found = importlib.import_module("executorch.extension.pybindings.portable_lib")
+        found._threadpool_get_thread_count()
+    return found
 
 
 def _products(graph_module: Any) -> Iterator[Product]:
