@@ -34,6 +34,13 @@ class Net(nn.Module):
         return self.head(self.pool(torch.cat((x, y * torch.tanh(y)), 1)))
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "executorch"])
+def test_another_type_than_float32_is_refused(backend):
+    skip_without(backend)
+    with pytest.raises(ValueError, match=f"{backend} is profiled in float32, and the network is of bfloat16"):
+        profile(Net().bfloat16(), SHAPE, backend=backend, roofs=ROOFS)
+
+
 def skip_without(backend):
     if backend not in cs.deploy.backends.installed():
         pytest.skip(f"needs {backend}")

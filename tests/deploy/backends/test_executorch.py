@@ -1,5 +1,7 @@
 import importlib.util
 import os
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -39,6 +41,22 @@ def test_runs_of_several_thread_counts_take_turns(monkeypatch, lowered):
     torch.testing.assert_close(run(strided), module(strided).detach(), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"gets torch.float32 of shape \(1, 3, 9, 9\)"):
         run(torch.randn(1, 3, 9, 9))
+
+
+FIRST_USE = """
+import torch
+from convsmith import deploy
+network, images = torch.nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8)
+before = torch.get_rng_state()
+deploy.prepare(network, images, backend="executorch", threads=1)(images)
+assert torch.equal(torch.get_rng_state(), before)
+"""
+
+
+def test_its_first_use_in_a_process_says_nothing_and_leaves_the_random_numbers():
+    ran = subprocess.run([sys.executable, "-c", FIRST_USE], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "cpuinfo" not in ran.stderr
 
 
 def test_what_xnnpack_computes_is_told(lowered):

@@ -107,7 +107,7 @@ def lower(network: nn.Module, example: Tensor, *, most: int = MOST) -> Lowered:
     # From 16 images on, torch's convolutions take another way, which a program cannot have beside the first.
     program = exported(lean(network, example), example[:2].contiguous(), most=most)
     origins = [(_word(node.target), module_of(node)) for node in program.graph.nodes if node.op == "call_function"]
-    with silent(native=True):
+    with silent(native=True), torch.random.fork_rng(devices=[]):  # what it loads at first draws random numbers
         try:
             edge = exir.to_edge_transform_and_lower(
                 program,

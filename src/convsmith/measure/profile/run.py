@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from convsmith.deploy import backends, clock
 from convsmith.deploy.agreement import check_example, check_run, eager_run
+from convsmith.deploy.precision import precision_of
 from convsmith.deploy.snapshot import snapshot
 from convsmith.measure.profile.eager import Eager
 from convsmith.measure.profile.executorch import ExecuTorch
@@ -76,7 +77,7 @@ def profile(
     single operator mostly is.
 
     Args:
-        module: Any network from one tensor to one tensor.
+        module: Any network from one tensor to one tensor; for all back ends but eager, one of float32.
         input_shape: The input's shape, batch included; the input is normal noise of the network's own type.
         backend: A name of `PROFILERS`.
         device: Where to run, as torch names it.
@@ -98,6 +99,10 @@ def profile(
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.get_default_dtype())
     example = torch.randn(input_shape, generator=torch.Generator().manual_seed(0)).to(place, dtype)
     check_example(example)
+    if backend != "eager" and dtype != torch.float32:
+        raise ValueError(
+            f"{backend} is profiled in float32, and the network is of {precision_of(example)}; give network.float()"
+        )
     with clock.threads(threads):
         check_run(eager_run(network), example)
     run = PROFILERS[backend](network, example, threads)
