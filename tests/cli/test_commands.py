@@ -313,6 +313,20 @@ def test_export_for_the_fastest_back_end(convsmith, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_search_under_a_predicted_latency_shows_what_was_measured_too(convsmith, monkeypatch):
+    limit = cs.search.Constraint("latency_ms", maximum=9.0, measure=lambda _: 2.0, confirm=lambda _: 1.0, how="told")
+    monkeypatch.setattr(sys.modules["convsmith.cli.search"], "latency_limit", lambda *_, **__: limit)
+    command = ("search", "--data", "digits", "--trials", 4, "--epochs", 1, "--strategy", "random", "--run-dir", "r")
+    code, out, err = convsmith(*command, "--max-latency-ms", 9, "--latency", "predicted")
+    assert code == 0, err
+    header, *rows = (line.split() for line in out.splitlines())
+    assert header[-2:] == ["latency_ms", "predicted_latency_ms"]
+    assert rows[0][-2:] == ["1", "2"]  # the best one
+    assert any(len(row) < len(header) for row in rows)  # never the best: not measured
+    assert "latency_ms is measured where predicted_latency_ms stands beside it" in err
+
+
+@pytest.mark.slow
 def test_search_status_report_and_resuming(convsmith, tmp_path):
     command = ("search", "--data", "digits", "--trials", 2, "--epochs", 1, "--max-params", 3000, "--run-dir", "r")
     found = from_json(convsmith(*command, "--population", 2, "--sample", 1, "--json"))

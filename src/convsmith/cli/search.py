@@ -101,11 +101,13 @@ def search(
         say(f"{folder}: no trial is complete; relax the limits, or take another space")
         return
     best_first = sorted(history.complete, key=history.score, reverse=True)[:10]
-    metrics = list(best_first[0].metrics)
+    metrics = list(dict.fromkeys(metric for trial in best_first for metric in trial.metrics))
     print_table(
         (">trial", *(f">{metric}" for metric in metrics)),
-        ((str(t.number), *(f"{t.metrics[m]:.5g}" for m in metrics)) for t in best_first),
+        ((str(t.number), *(f"{t.metrics[m]:.5g}" if m in t.metrics else "" for m in metrics)) for t in best_first),
     )
+    if any(metric.startswith("predicted_") for metric in metrics):
+        say("latency_ms is measured where predicted_latency_ms stands beside it, and predicted elsewhere")
     say(
         f"{folder}: {len(history.complete)} complete trials; best.json holds the best network, `convsmith report` "
         "makes the page"
