@@ -42,6 +42,8 @@ class Reach(TorchDispatchMode):  # type: ignore[no-untyped-call]
         assumptions: What had to be assumed, by operator.
     """
 
+    follows_values = True  # a module with a quicker form that computes with the bits of numbers takes another one
+
     def __init__(self, numbers: Tensor, *, local: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.local = local
