@@ -68,7 +68,8 @@ def _convolution(graph: Graph, op: Op, block: int) -> str:
     groups = op.attributes.get("group", 1)
     if groups > 1 and per_group == 1 and width == groups:
         return "jit_dw" if max(op.ints("dilations", (1,))) > 1 else "brgconv_dw"
-    if groups > 1 and per_group <= block:
+    beyond = op.ints("pads", (0, 0, 0, 0))[1] > graph.shapes[op.outputs[0]][-1]
+    if groups > 1 and per_group <= block and not beyond:  # its first pixels would all read padding
         return "jit"
     return "brgconv_1x1" if set(taps) == {1} and not _reads_padding(graph, op) else "brgconv"
 

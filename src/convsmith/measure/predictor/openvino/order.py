@@ -12,10 +12,10 @@ BINARY = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min")
 
 
 def move_up(graph: Graph) -> None:
-    """Move them; `graph` is changed."""
+    """Move those that one operator alone reads; `graph` is changed."""
     uses, producers = graph.uses(), graph.producers()
     for op in list(graph.ops):
-        name = _only_map(graph, op)
+        name = _only_map(graph, op) if uses[op.outputs[0]] == 1 else None
         if name is not None and (chain := _above(name, uses, producers)):
             _exchange(graph, op, name, chain, producers)
 
