@@ -279,11 +279,18 @@ def test_a_runtime_with_other_rules_is_refused(monkeypatch):
         ({"device": "cuda"}, "can be calibrated for cpu, got 'cuda'"),
         ({"backend": "eager"}, "can be calibrated for onnxruntime or openvino, got 'eager'"),
         ({"threads": 0}, "threads must be a positive integer"),
+        ({"minutes": 0}, "minutes must be a finite positive number, got 0"),
+        ({"minutes": float("nan")}, "minutes must be a finite positive number, got nan"),
     ],
 )
 def test_what_is_not_offered_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         LatencyPredictor.calibrate(**options)
+
+
+def test_another_word_for_the_unknown_is_refused(predictor):
+    with pytest.raises(ValueError, match="unknown is one of warn, measure, ignore, got 'guess'"):
+        predictor.predict_ms(STRANGE, SHAPE, unknown="guess")
 
 
 def test_other_files_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import warnings
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, get_args, overload
 
 from convsmith.arch import Architecture
 from convsmith.deploy.clock import check_positive
@@ -88,6 +89,8 @@ class LatencyPredictor:
         not behave as the rules of this version say.
         """
         check_positive("threads", threads)
+        if not (math.isfinite(minutes) and minutes > 0):
+            raise ValueError(f"minutes must be a finite positive number, got {minutes}")
         runtime = runtime_of(device, backend, threads)
         file = None if path is None else Path(path)
         known = _open(file, runtime)
@@ -131,8 +134,11 @@ class LatencyPredictor:
         `unknown` says what to do where a network has kernels that no measured network had, or where none had such a
         batch or input size: warn, measure the network now (which adds it to what is known), or go on.
 
-        Raises ValueError where the input does not fit, and for networks to measure when this is another machine.
+        Raises ValueError for another word, where the input does not fit, and for networks to measure when this is
+        another machine.
         """
+        if unknown not in get_args(Unknown):
+            raise ValueError(f"unknown is one of {', '.join(get_args(Unknown))}, got {unknown!r}")
         several = [architecture] if isinstance(architecture, Architecture) else list(architecture)
         shape = tuple(input_shape)
         found = [self._kernels(one, shape) for one in several]
