@@ -13,7 +13,7 @@ from convsmith.cli.app import app
 from convsmith.cli.arguments import DataName, InputSize, Json, RunDir, Seed, Threads, positive, run_name
 from convsmith.cli.memory import kept_memory
 from convsmith.cli.output import print_json, print_table, say
-from convsmith.cli.search_options import check_limited, chosen_executor, latency_limit
+from convsmith.cli.search_options import check_limited, chosen_executor, latency_limit, strategy_options
 
 Limit = Annotated[
     float | None, typer.Option(callback=positive, help="The largest admissible value.", show_default=False)
@@ -81,7 +81,7 @@ def search(
         folder = run_dir or run_name("search", data, space, strategy, seed)
         history = searching.search(
             searched,
-            searching.strategies.get(strategy, **_options(strategy, population, sample)),
+            searching.strategies.get(strategy, **strategy_options(strategy, population, sample)),
             searching.TrainAndMeasure(data, recipe, input_size=input_size),
             trials=trials,
             objective=objective,
@@ -112,11 +112,3 @@ def search(
         f"{folder}: {len(history.complete)} complete trials; best.json holds the best network, `convsmith report` "
         "makes the page"
     )
-
-
-def _options(strategy: str, population: int | None, sample: int | None) -> dict[str, int]:
-    if strategy != "regularized_evolution":
-        if population is not None or sample is not None:
-            raise ValueError(f"--population and --sample belong to regularized_evolution, got --strategy {strategy}")
-        return {}
-    return {"population_size": 20 if population is None else population, "sample_size": 5 if sample is None else sample}

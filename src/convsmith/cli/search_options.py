@@ -66,3 +66,12 @@ def chosen_executor(name: str, workers: int | None, timeout_s: float | None) -> 
     if workers is not None or timeout_s is not None:
         raise ValueError("--workers and --timeout-s belong to --executor process; add it, or leave them out")
     return InlineExecutor()
+
+
+def strategy_options(strategy: str, population: int | None, sample: int | None) -> dict[str, int]:
+    """The sizes of the evolution; ValueError where they are given for another strategy."""
+    if strategy != "regularized_evolution":
+        if population is not None or sample is not None:
+            raise ValueError(f"--population and --sample belong to regularized_evolution, got --strategy {strategy}")
+        return {}
+    return {"population_size": 20 if population is None else population, "sample_size": 5 if sample is None else sample}
