@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
 import torch
 
+from convsmith.deploy import clock
 from convsmith.deploy.allocator import keep_memory
-from convsmith.deploy.clock import Timing
+from convsmith.deploy.clock import Call, Timing
 from convsmith.measure.device import processor_name
 
 
@@ -45,6 +46,19 @@ def median(values: Sequence[float], digits: int = 3) -> float:
 def quartiles(values: Sequence[float]) -> str:
     """The first and the third quartile of sorted values."""
     return f"{values[len(values) // 4]:.3f}-{values[3 * len(values) // 4]:.3f}"
+
+
+def measured(
+    calls: Mapping[str, Call], rounds: int, seconds: float, *, device: str = "cpu", digits: int = 4
+) -> dict[str, object]:
+    """Milliseconds of the call named `ours`, and its ratio to each of the others in the rounds that they share."""
+    timings = clock.measure(calls, rounds=rounds, budget_seconds=seconds, device=device)
+    ours = timings.pop("ours")
+    found: dict[str, object] = {"ours_ms": round(ours.median_ms, digits)}
+    for name, timing in timings.items():
+        compared = ratios(ours, timing)
+        found |= {f"over_{name}": median(compared), f"over_{name}_quartiles": quartiles(compared)}
+    return found
 
 
 def write(

@@ -25,7 +25,7 @@ import profile_pies
 import shift_speed
 import shuffle_speed
 import torch
-from _table import arguments, median, quartiles, ratios, write
+from _table import arguments, measured, median, quartiles, ratios, write
 from torch import Tensor, nn
 
 import convsmith as cs
@@ -54,16 +54,6 @@ def call_of(module: Callable[[Tensor], Tensor], x: Tensor, direction: str) -> Ca
     return recorded(training, x)
 
 
-def measured(calls: dict[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, object]:
-    timings = clock.measure(calls, rounds=rounds, budget_seconds=seconds, device="cuda")
-    ours = timings.pop("ours")
-    found: dict[str, object] = {"ours_ms": round(ours.median_ms, 5)}
-    for name, timing in timings.items():
-        compared = ratios(ours, timing)
-        found |= {f"over_{name}": median(compared), f"over_{name}_quartiles": quartiles(compared)}
-    return found
-
-
 def operators(rounds: int, seconds: float) -> Iterator[dict[str, object]]:
     for channels, side, kernel_size in shift_speed.MAPS:
         for layout, form in FORMATS.items():
@@ -83,7 +73,11 @@ def operators(rounds: int, seconds: float) -> Iterator[dict[str, object]]:
                             **{name: call_of(module, y, direction) for name, (module, y) in convolutions.items()},
                         }
                         case = f"32x{channels}x{side}x{side} k={kernel_size} {assignment} {layout} {direction} {way}"
-                        yield {"operator": "shift", "case": case, **measured(calls, rounds, seconds)}
+                        yield {
+                            "operator": "shift",
+                            "case": case,
+                            **measured(calls, rounds, seconds, device="cuda", digits=5),
+                        }
     for n, channels, side in shuffle_speed.SHAPES:
         for layout, form in FORMATS.items():
             x = torch.randn(n, channels, side, side, device="cuda").to(memory_format=form)
@@ -96,7 +90,11 @@ def operators(rounds: int, seconds: float) -> Iterator[dict[str, object]]:
                 for direction in ("forward", "training"):
                     calls = {name: call_of(function, x, direction) for name, function in functions.items()}
                     case = f"{n}x{channels}x{side}x{side} groups {groups} {layout} {direction}"
-                    yield {"operator": "channel shuffle", "case": case, **measured(calls, rounds, seconds)}
+                    yield {
+                        "operator": "channel shuffle",
+                        "case": case,
+                        **measured(calls, rounds, seconds, device="cuda", digits=5),
+                    }
 
 
 def networks(rounds: int, seconds: float, backends: Sequence[str]) -> Iterator[dict[str, object]]:

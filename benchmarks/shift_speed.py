@@ -20,11 +20,11 @@ from functools import partial
 from itertools import chain
 
 import torch
-from _table import arguments, median, one_thread_keeping_memory, quartiles, ratios, write
+from _table import arguments, measured, one_thread_keeping_memory, write
 from torch import Tensor, nn
 
 import convsmith as cs
-from convsmith.deploy import clock, fold_norm, onnx
+from convsmith.deploy import fold_norm, onnx
 from convsmith.deploy.passes.shift import fold_shift
 from convsmith.nn import Shift, ShiftUnit
 
@@ -118,16 +118,6 @@ def deployed_rows(rounds: int, seconds: float) -> Iterator[dict[str, object]]:
         forms = {"ours": fold_shift(network), "plain": network, "none": without(network)}
         calls = calls_of(forms, torch.randn(1, 3, size, size))
         yield {"part": "deployed", "case": name, **measured(calls, rounds, seconds)}
-
-
-def measured(calls: dict[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, object]:
-    timings = clock.measure(calls, rounds=rounds, budget_seconds=seconds)
-    ours = timings.pop("ours")
-    found: dict[str, object] = {"ours_ms": round(ours.median_ms, 4)}
-    for name, timing in timings.items():
-        compared = ratios(ours, timing)
-        found |= {f"over_{name}": median(compared), f"over_{name}_quartiles": quartiles(compared)}
-    return found
 
 
 def main() -> None:

@@ -17,12 +17,12 @@ from functools import partial
 from itertools import chain
 
 import torch
-from _table import arguments, median, one_thread_keeping_memory, quartiles, ratios, write
+from _table import arguments, measured, one_thread_keeping_memory, write
 from torch import Tensor
 from torch.nn import functional as F
 
 import convsmith as cs
-from convsmith.deploy import clock, onnx
+from convsmith.deploy import onnx
 from convsmith.deploy.passes.fold import fold_norm
 from convsmith.deploy.passes.shuffles import unshuffle
 
@@ -77,16 +77,6 @@ def network_rows(rounds: int, seconds: float) -> Iterator[dict[str, object]]:
                 with torch.inference_mode():
                     found = measured({"ours": partial(ours, x), "shuffled": partial(shuffled, x)}, rounds, seconds)
                 yield {"part": "network", "case": f"{name} batch {batch} {backend}", **found}
-
-
-def measured(calls: dict[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, object]:
-    timings = clock.measure(calls, rounds=rounds, budget_seconds=seconds)
-    ours = timings.pop("ours")
-    found: dict[str, object] = {"ours_ms": round(ours.median_ms, 4)}
-    for name, timing in timings.items():
-        compared = ratios(ours, timing)
-        found |= {f"over_{name}": median(compared), f"over_{name}_quartiles": quartiles(compared)}
-    return found
 
 
 def main() -> None:

@@ -39,6 +39,21 @@ def drop_constant_operators(graph: Graph) -> None:
     graph.ops = kept
 
 
+def drop_copies(graph: Graph, stands_for: Callable[[Op], str | None]) -> None:
+    """Take out the operators that write what is there already: the map that `stands_for` names."""
+    renamed: dict[str, str] = {}
+    kept = []
+    for op in graph.ops:
+        op.inputs = [renamed.get(name, name) for name in op.inputs]
+        same = stands_for(op)
+        if same is None:
+            kept.append(op)
+        else:
+            renamed[op.outputs[0]] = same
+    graph.ops = kept
+    graph.outputs = [renamed.get(name, name) for name in graph.outputs]
+
+
 def share_equal(graph: Graph) -> None:
     """Operators that compute the same are computed once."""
     known: dict[tuple[str, ...], list[Op]] = {}

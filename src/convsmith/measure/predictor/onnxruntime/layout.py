@@ -6,6 +6,7 @@ so is computed by unfolding and a matrix product, and is several times slower. R
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from convsmith.measure.predictor.graph import Graph, Op
@@ -33,6 +34,15 @@ def lay_out(graph: Graph, block: int) -> Graph:
     input. `graph` is changed.
     """
     return _Layout(graph, block).run()
+
+
+def _read_in_blocks(op: Op, maps: Sequence[_Blocked | None]) -> list[_Blocked]:
+    """Let an operator read its maps in blocks, all of which are there."""
+    inputs = [entry for entry in maps if entry is not None]
+    for entry in inputs:
+        entry.plain_uses -= 1
+    op.inputs = [entry.name for entry in inputs]
+    return inputs
 
 
 class _Layout:
@@ -108,10 +118,7 @@ class _Layout:
         if any(entry is None for entry in own) or len(shapes) != 1:
             self.ops.append(op)
             return
-        inputs = [entry for entry in own if entry is not None]
-        for entry in inputs:
-            entry.plain_uses -= 1
-        op.inputs = [entry.name for entry in inputs]
+        inputs = _read_in_blocks(op, own)
         if op.kind != "Mul" and len(inputs) == 2:
             for n, entry in enumerate(inputs):
                 writer = entry.writer
@@ -132,10 +139,7 @@ class _Layout:
         if op.attributes.get("axis") != 1 or any(entry is None or entry.channels % self.block for entry in own):
             self.ops.append(op)
             return
-        inputs = [entry for entry in own if entry is not None]
-        for entry in inputs:
-            entry.plain_uses -= 1
-        op.inputs = [entry.name for entry in inputs]
+        inputs = _read_in_blocks(op, own)
         self.ops.append(op)
         self._register(op, op, sum(entry.channels for entry in inputs))
 

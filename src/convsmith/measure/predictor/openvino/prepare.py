@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 
-from convsmith.measure.predictor.graph import Graph
+from convsmith.measure.predictor.graph import Graph, Op
 from convsmith.measure.predictor.openvino.layout import VIEWS
 from convsmith.measure.predictor.openvino.order import move_up
 from convsmith.measure.predictor.openvino.strides import move_strides
 from convsmith.measure.predictor.rewriting import (
     copied,
     drop_constant_operators,
+    drop_copies,
     drop_unread,
     fold_norms,
     fuse_pads,
@@ -60,34 +61,25 @@ def _share_constants(graph: Graph) -> None:
 def _drop_rejoined(graph: Graph) -> None:
     """All parts of a split map side by side again are the map."""
     producers = graph.producers()
-    renamed: dict[str, str] = {}
-    kept = []
-    for op in graph.ops:
-        op.inputs = [renamed.get(name, name) for name in op.inputs]
+
+    def rejoined(op: Op) -> str | None:
         split = producers.get(op.inputs[0]) if op.kind == "Concat" else None
-        rejoins = split is not None and split.kind == "Split" and split.outputs == op.inputs
-        if split is not None and rejoins and split.attributes.get("axis", 0) == op.attributes.get("axis"):
-            renamed[op.outputs[0]] = split.inputs[0]
-        else:
-            kept.append(op)
-    graph.ops = kept
-    graph.outputs = [renamed.get(name, name) for name in graph.outputs]
+        if split is None or split.kind != "Split" or split.outputs != op.inputs:
+            return None
+        return split.inputs[0] if split.attributes.get("axis", 0) == op.attributes.get("axis") else None
+
+    drop_copies(graph, rejoined)
 
 
 def _drop_identities(graph: Graph) -> None:
     """A selection of all channels in their order does nothing."""
-    renamed: dict[str, str] = {}
-    kept = []
-    for op in graph.ops:
-        op.inputs = [renamed.get(name, name) for name in op.inputs]
+
+    def unchanged(op: Op) -> str | None:
         chosen = graph.constants.get(op.inputs[1]) if op.kind == "Gather" else None
-        axis = op.attributes.get("axis", 0)
-        if chosen is not None and chosen == tuple(range(graph.shapes[op.inputs[0]][axis])):
-            renamed[op.outputs[0]] = op.inputs[0]
-        else:
-            kept.append(op)
-    graph.ops = kept
-    graph.outputs = [renamed.get(name, name) for name in graph.outputs]
+        channels = graph.shapes[op.inputs[0]][op.attributes.get("axis", 0)] if chosen is not None else 0
+        return op.inputs[0] if chosen == tuple(range(channels)) else None
+
+    drop_copies(graph, unchanged)
 
 
 def _join_shuffles(graph: Graph) -> None:
