@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convsmith.measure.reach import maps_in
+from convsmith.measure.reach.mode import maps_in
 from convsmith.network.shapes import Shape
 
 IMAGES = 8

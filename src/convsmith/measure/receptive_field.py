@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from convsmith.arch import Architecture
 from convsmith.measure.effective_field import EffectiveField, effective_field
 from convsmith.measure.fitting import fitted
-from convsmith.measure.reach_passes import Lines, Rows, exact_extents, unclipped_lines
+from convsmith.measure.reach.passes import Lines, Rows, exact_extents, unclipped_lines
 from convsmith.measure.untouched import in_eval_mode, twin
 from convsmith.network import build
 from convsmith.network.shapes import Shape
