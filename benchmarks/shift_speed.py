@@ -3,7 +3,8 @@
     python benchmarks/shift_speed.py --out benchmarks
 
 float32, one thread, the allocator told to keep memory; what is compared takes turns in one process. A ratio is the
-median over rounds of each round's ratio, and below 1 ours is faster. `eager` and `compiled`: `forward` is a pass
+median over rounds of each round's ratio, and below 1 ours is faster. `eager` takes the operator in C++, which is built
+first, `slices` what stands for it where there is no compiler. Of these and `compiled`: `forward` is a pass
 without gradients, `training` a pass and the gradient of its input; `over_nchw` and `over_nhwc` are over the convolution
 of the same map in either memory format (`layout` is ours), `over_copy` over `x.clone()`, compiled where ours is, and in
 training over `-x`, whose gradient is one pass over memory, too: that of a clone is the gradient itself.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 
@@ -26,7 +28,7 @@ from torch import Tensor, nn
 import convsmith as cs
 from convsmith.deploy import fold_norm, onnx
 from convsmith.deploy.passes.shift import fold_shift
-from convsmith.nn import Shift, ShiftUnit
+from convsmith.nn import Shift, ShiftUnit, native
 
 # Channels, side and kernel size: the maps between the 1 x 1 convolutions of ShiftNet A and C and of ShiftResNet, and
 # narrow ones.
@@ -38,7 +40,7 @@ FORMATS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
 # Channels, side, kernel size, expansion: units of ShiftNet A, each at either stride.
 UNITS = ((64, 56, 5, 4.0), (128, 28, 5, 3.0), (256, 14, 3, 2.0), (512, 7, 3, 1.0))
 NETWORKS = {"shiftnet_a": 224, "shiftnet_b": 224, "shiftnet_c": 224, "shiftresnet20_e3": 32}
-PARTS = ("eager", "compiled", "deployed")
+PARTS = ("eager", "slices", "compiled", "deployed")
 
 
 class Copy(nn.Module):
@@ -64,6 +66,26 @@ def call_of(module: nn.Module, x: Tensor, direction: str) -> Callable[[], object
 
 def operator_rows(part: str, batches: list[int], rounds: int, seconds: float) -> Iterator[dict[str, object]]:
     compiled: Callable[[nn.Module], nn.Module] = torch.compile if part == "compiled" else lambda module: module
+    with operators(built=part != "slices"):
+        yield from _operator_rows(part, compiled, batches, rounds, seconds)
+
+
+@contextmanager
+def operators(*, built: bool) -> Iterator[None]:
+    """With or without the operators in C++."""
+    load = native._load
+    if built and not native.build_operators():
+        raise RuntimeError("the operators must be built to be measured, and there is no compiler; set CXX")
+    native._load = load if built else lambda: False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        native._load = load
+
+
+def _operator_rows(
+    part: str, compiled: Callable[[nn.Module], nn.Module], batches: list[int], rounds: int, seconds: float
+) -> Iterator[dict[str, object]]:
     for channels, side, kernel_size in MAPS:
         for batch in batches:
             x = torch.randn(batch, channels, side, side)

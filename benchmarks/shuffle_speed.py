@@ -7,7 +7,8 @@ reshape (naive) and over `torch.nn.functional.channel_shuffle` (torch), in both 
 gradient of `-x`, one pass over memory that autograd calls, as it calls ours. Network: the folded network rewired by
 `unshuffle`, over the folded one, by eager and ONNX Runtime, batch 1 and 8 at 224 x 224. All on one thread in float32.
 What is compared takes turns in one process; a ratio is the median over rounds of each round's ratio, below 1 where ours
-is faster. Writes `DATE_shuffle_speed.csv`.
+is faster. The operators in C++ are built first, where there is a compiler (column `operators`). Writes
+`DATE_shuffle_speed.csv`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import convsmith as cs
 from convsmith.deploy import onnx
 from convsmith.deploy.passes.fold import fold_norm
 from convsmith.deploy.passes.shuffles import unshuffle
+from convsmith.nn import build_operators
 
 # Batch, channels, side: units of ShuffleNet v1 and v2, in cache and out of it.
 SHAPES = ((1, 120, 28), (8, 240, 28), (8, 480, 14), (32, 240, 28))
@@ -83,7 +85,7 @@ def main() -> None:
     parser = arguments(__doc__, rounds=25, seconds=20)
     parser.add_argument("--parts", nargs="*", default=["operator", "network"], choices=["operator", "network"])
     given = parser.parse_args()
-    machine = one_thread_keeping_memory()
+    machine = {**one_thread_keeping_memory(), "operators": build_operators()}
     over = [f"over_{name}" for name in ("copy", "naive", "torch", "shuffled")]
     shown = ["part", "case", "ours_ms", *over]
     rows = chain.from_iterable(

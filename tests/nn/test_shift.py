@@ -1,5 +1,4 @@
 import os
-import shutil
 import subprocess
 import sys
 from itertools import product
@@ -12,8 +11,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import convsmith as cs
-from convsmith.nn import Shift, channel_dependency_graph, shift_copy, shift_cpu, shift_masked
+from convsmith.nn import Shift, channel_dependency_graph, native, shift_copy, shift_cpu, shift_masked
 from convsmith.nn.shift_forms import Moves, by_padding
+from tests.nn.operators import called, needs_a_compiler, without_operators
 
 ROWS, LAST = torch.contiguous_format, torch.channels_last
 
@@ -54,9 +54,14 @@ def shift_of(channels, *, interleaved=False, **arguments):
     return Shift(channels, assignment="interleaved" if interleaved else "contiguous", **arguments)
 
 
-@pytest.fixture(params=["few", "many"])
-def size_of_maps(request, monkeypatch):
-    """Small maps are copied in another way than large ones: take either for those of the test."""
+@pytest.fixture(params=["few", "many", pytest.param("operator", marks=needs_a_compiler)])
+def form_of_copies(request, monkeypatch):
+    """Small maps are copied in another way than large ones, and all by the operator where it is built: take each."""
+    if request.param == "operator":
+        assert native.is_built()
+        yield
+        return
+    without_operators(monkeypatch)
     for module in (shift_copy, shift_masked):
         monkeypatch.setattr(module, "FEW_ELEMENTS", 2**16 if request.param == "few" else 0)
     shift_copy._plan.cache_clear()
@@ -68,7 +73,7 @@ def size_of_maps(request, monkeypatch):
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("dilation", [1, 3])
 @pytest.mark.parametrize(("channels", "kernel_size"), [(3, 1), (9, 3), (20, 3), (27, 3), (28, 5), (51, 7)])
-@pytest.mark.usefixtures("size_of_maps")
+@pytest.mark.usefixtures("form_of_copies")
 def test_it_is_the_depthwise_convolution_with_one_hot_kernels(channels, kernel_size, dilation, stride, interleaved):
     arguments = {"kernel_size": kernel_size, "dilation": dilation, "stride": stride, "interleaved": interleaved}
     block = shift_of(channels, **arguments).double()
@@ -102,7 +107,7 @@ def test_the_assignments_are_those_of_the_paper_and_of_its_code():
 
 @pytest.mark.parametrize("interleaved", [False, True])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.usefixtures("size_of_maps")
+@pytest.mark.usefixtures("form_of_copies")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by torch itself, where tangents are first used
 def test_its_derivatives(stride, interleaved):
     block = shift_of(11, dilation=2, stride=stride, interleaved=interleaved).double()
@@ -111,6 +116,7 @@ def test_its_derivatives(stride, interleaved):
     assert torch.autograd.gradgradcheck(block, x)
 
 
+@pytest.mark.usefixtures("operators")
 @pytest.mark.parametrize("form", [ROWS, LAST])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_it_moves_numbers_of_every_type_as_they_are(dtype, form):
@@ -125,6 +131,7 @@ def test_it_moves_numbers_of_every_type_as_they_are(dtype, form):
             assert torch.equal(y.double(), expected)
 
 
+@pytest.mark.usefixtures("operators")
 def test_under_autocast_it_keeps_its_type():
     x = torch.randn(2, 20, 7, 7).to(memory_format=LAST)
     with torch.autocast("cpu", torch.bfloat16):
@@ -132,6 +139,7 @@ def test_under_autocast_it_keeps_its_type():
     assert torch.equal(y, by_convolution(x, kernel_size=3))
 
 
+@pytest.mark.usefixtures("operators")
 def test_an_infinite_value_moves_alone():
     x = torch.zeros(1, 18, 4, 4)
     x[0, 0, 1, 1], x[0, 17, 2, 2] = float("inf"), float("nan")
@@ -140,6 +148,7 @@ def test_an_infinite_value_moves_alone():
     assert y.isnan().nonzero().tolist() == [[0, 17, 1, 1]]
 
 
+@pytest.mark.usefixtures("operators")
 def test_inputs_that_are_views_and_empty_batches():
     block = Shift(20)
     x = torch.randn(4, 5, 2, 20, dtype=torch.float32)
@@ -154,6 +163,7 @@ def test_inputs_that_are_views_and_empty_batches():
     assert block(torch.empty(0, 20, 5, 4)).shape == (0, 20, 5, 4)
 
 
+@pytest.mark.usefixtures("operators")
 @pytest.mark.parametrize("interleaved", [False, True])
 @pytest.mark.parametrize("form", [ROWS, LAST])
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
@@ -184,14 +194,11 @@ def test_compiled_it_is_the_same_in_value_and_gradient(form, interleaved):
     assert torch.equal(*(torch.autograd.grad(z, x, gradient)[0] for z in (y, block(x))))
 
 
-needs_a_compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
-
-
 @needs_a_compiler
 @pytest.mark.parametrize("form", [ROWS, LAST])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.float64])
 def test_the_operator_of_compiled_programs(dtype, form):
-    assert shift_cpu.is_built()
+    assert native.is_built()
     kernels = (9, 3), (29, 3), (27, 5), (3, 1), (200, 3), (160, 5), (144, 3), (90, 3)
     cases = product(kernels, (1, 3), (1, 2), (False, True), (1, -1), ((1, 1), (2, 5), (9, 12), (40, 33)))
     for (channels, kernel_size), dilation, stride, interleaved, sign, size in cases:
@@ -211,7 +218,7 @@ def test_the_operator_of_compiled_programs(dtype, form):
 def test_compiled_programs_take_the_operator_where_it_is_built(operator, monkeypatch):
     torch._dynamo.reset()
     if not operator:
-        monkeypatch.setattr(shift_cpu, "_build", lambda: False)
+        without_operators(monkeypatch)
     called = []
 
     def backend(graph, _):
@@ -225,12 +232,10 @@ def test_compiled_programs_take_the_operator_where_it_is_built(operator, monkeyp
     assert any("convsmith.shift" in name for name in called) == operator
 
 
-def test_without_a_compiler_it_is_said_and_slices_stand_for_the_operator(monkeypatch, tmp_path, caplog):
-    monkeypatch.setenv("CXX", str(tmp_path / "no_compiler"))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    with caplog.at_level("INFO", logger="convsmith.nn.shift_cpu"):
-        assert shift_cpu._build.__wrapped__() is False
-    assert "slices stand for it" in caplog.text
+def test_eager_passes_take_the_operator_where_it_is_built_and_nobody_follows_values(operators):
+    block, x = Shift(20), torch.randn(2, 20, 5, 4)
+    assert ("convsmith::shift" in called(block, x)) == operators
+    assert "convsmith::shift" not in called(block, x, follows_values=True)
 
 
 def test_operators_do_not_bring_the_compiler_along():

@@ -3,7 +3,8 @@ import torch
 from torch.nn import functional as F
 
 import convsmith as cs
-from convsmith.nn import ChannelShuffle, ShuffleUnitV1, ShuffleUnitV2
+from convsmith.nn import ChannelShuffle, ShuffleUnitV1, ShuffleUnitV2, native
+from tests.nn.operators import called, needs_a_compiler
 
 
 def jittered(module):
@@ -46,6 +47,7 @@ def test_the_shuffle_transposes_groups_and_channels():
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("groups", [1, 2, 3, 4, 5, 6, 20, 60])
 @pytest.mark.parametrize("small", [True, False])
+@pytest.mark.usefixtures("operators")
 def test_the_shuffle_and_its_gradient_keep_the_memory_format(small, memory_format, groups, monkeypatch):
     if not small:  # large maps are shuffled in another way
         monkeypatch.setattr("convsmith.nn.shuffle._SMALL", 0)
@@ -57,6 +59,55 @@ def test_the_shuffle_and_its_gradient_keep_the_memory_format(small, memory_forma
     (actual,) = torch.autograd.grad(y, x, gradient)
     assert torch.equal(shuffled(actual, groups), gradient)
     assert actual.is_contiguous(memory_format=memory_format)
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.complex64])
+def test_the_operator_of_the_shuffle(dtype):
+    assert native.is_built()
+    for channels, groups in (
+        (60, 60),
+        (60, 2),
+        (60, 30),
+        (87, 3),
+        (87, 29),
+        (60, 4),
+        (88, 8),
+        (88, 11),
+        (70, 7),
+        (6, 1),
+    ):
+        x = torch.randn(3, channels, 5, 4).mul(100).to(dtype).contiguous(memory_format=torch.channels_last)[1:]
+        y = torch.ops.convsmith.channel_shuffle(x, groups)
+        assert torch.equal(y, shuffled(x, groups)), (channels, groups)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+    assert torch.ops.convsmith.channel_shuffle(x[:0], 2).shape == (0, 6, 5, 4)
+    for check in ("test_schema", "test_faketensor"):
+        torch.library.opcheck(torch.ops.convsmith.channel_shuffle.default, (x, 2), test_utils=check)
+
+
+@needs_a_compiler
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by torch itself, where tangents are first used
+def test_the_derivatives_of_the_operator():
+    assert native.is_built()
+    x = torch.randn(2, 12, 3, 2, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
+    assert torch.autograd.gradcheck(ChannelShuffle(12, groups=3), x, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(ChannelShuffle(12, groups=3), x)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace.*` is deprecated", "ignore::torch.jit.TracerWarning")
+def test_eager_passes_take_the_operator_where_it_is_built_and_nobody_follows_values(operators):
+    block, x = ChannelShuffle(60, groups=3), torch.randn(2, 60, 5, 4).to(memory_format=torch.channels_last)
+    assert ("convsmith::channel_shuffle" in called(block, x)) == operators
+    for other in (
+        called(block, x, follows_values=True),
+        called(block, x.contiguous()),
+        called(ChannelShuffle(60, groups=6), x),
+    ):
+        assert "convsmith::channel_shuffle" not in other
+    assert "convsmith::" not in str(torch.jit.trace(block, x).graph)
+    images = torch.func.vmap(lambda image: block(image[None])[0])(x)
+    assert torch.equal(images, block(x))
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

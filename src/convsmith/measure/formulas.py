@@ -120,7 +120,7 @@ MAC_FREE_BY_KIND = {
     "copies": """cat channel_shuffle clone col2im constant_pad_nd copy diag_embed flip im2col lift lift_fresh_copy
         pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d reflection_pad3d repeat replication_pad1d
         replication_pad2d replication_pad3d roll rot90 select_scatter slice_scatter stack to_copy tril triu unsafe_split
-        unsafe_split_with_sizes unsafe_view resize""",
+        unsafe_split_with_sizes unsafe_view resize convsmith::shift convsmith::channel_shuffle""",
     "look-ups": """bucketize embedding embedding_bag gather index index_add index_copy index_fill index_put index_select
         isin local_scalar_dense masked_scatter masked_select nonzero nonzero_static repeat_interleave scatter
         scatter_add scatter_reduce searchsorted take unsafe_index unsafe_index_put""",

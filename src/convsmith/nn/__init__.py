@@ -34,6 +34,7 @@ from convsmith.nn.inverted_residual import InvertedResidual
 from convsmith.nn.irregular import IrregularConv2d
 from convsmith.nn.learned_group import CondensedConv2d, LearnedGroupConv2d, condense_network, group_lasso
 from convsmith.nn.moved_bins import deformable_roi_pool
+from convsmith.nn.native import build_operators
 from convsmith.nn.norm import BATCH_NORM, BatchNorm, MeanOnlyBatchNorm
 from convsmith.nn.poly_residual import PolyResidual
 from convsmith.nn.pool import AvgPool, MaxPool
@@ -152,6 +153,7 @@ __all__ = [
     "WeightNorm",
     "WeightNormConv2d",
     "XceptionBlock",
+    "build_operators",
     "channel_dependency_graph",
     "condense_network",
     "deformable_roi_pool",

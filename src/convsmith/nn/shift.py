@@ -13,9 +13,10 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from convsmith.arch import block
+from convsmith.nn import native
 from convsmith.nn.channels import check_odd_kernel
 from convsmith.nn.shift_copy import FEW_ELEMENTS, by_copying
-from convsmith.nn.shift_cpu import by_operator, is_built
+from convsmith.nn.shift_cpu import by_operator
 from convsmith.nn.shift_forms import Moves, Run, by_padding, is_channels_last, run_differentiably
 
 # Neighbouring channels that are worth a copy of their own; oneDNN moves fewer in less time.
@@ -33,11 +34,11 @@ class Shift(nn.Module):
     to the order of the channels of the convolutions around it. The paper has no strided shift: here it is the shift
     read at every `stride`-th position.
 
-    A shift is the depthwise convolution with the one-hot kernels `taps`, and is computed so in one case: of
-    channels-last maps in float32 or bfloat16 on the CPU, where no copy of a few channels at a time is as fast. An
-    infinite or undefined value then spreads over its neighbours. All else is copied; in programs of `torch.compile` in
-    one pass, by an operator: in C++ for the CPU, compiled where there is a compiler (`shift_cpu.py`), and in Triton for
-    CUDA devices.
+    It is copied in one pass where there is an operator for it: in Triton for CUDA devices, in C++ for the CPU once
+    `build_operators` or `torch.compile` have compiled it. Where there is none it is several copies of views; or, of
+    channels-last maps in float32 or bfloat16 on the CPU, where no copy of a few channels at a time is fast, the
+    depthwise convolution with the one-hot kernels `taps`, of which an infinite or undefined value spreads over its
+    neighbours.
     """
 
     taps: Tensor
@@ -100,11 +101,11 @@ def _one_hot_kernels(channels: int, kernel_size: int, interleaved: bool) -> Tens
 @fx.wrap  # one node of a traced graph: it branches on the memory format
 def shift(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int, interleaved: bool) -> Tensor:
     """Shift `x` in the form that is the fastest where it is."""
-    transformed = _is_transformed()
+    transformed = native.is_transformed()
     compiled = torch.compiler.is_compiling()
     last = not transformed and is_channels_last(x)
     moves = Moves(kernel_size, dilation, stride, interleaved)
-    if compiled and not transformed and _is_for_operator(x):
+    if not transformed and (_is_for_operator(x) if compiled else native.serves(x)):
         return run_differentiably(x, by_operator, moves)
     if (last and _convolves(x, taps, interleaved)) or not (compiled or type(x) in (Tensor, nn.Parameter)):
         return F.conv2d(x, taps, None, stride, kernel_size // 2 * dilation, dilation, len(taps))
@@ -114,20 +115,13 @@ def shift(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int,
     return run_differentiably(x, run or by_copying, moves)
 
 
-def _is_transformed() -> bool:
-    """Whether a transform of `torch.func` is at work."""
-    return bool(torch._C._are_functorch_transforms_active())
-
-
 def _is_exporting() -> bool:
     """Whether the program will run without convsmith."""
     return torch.compiler.is_exporting()
 
 
-# Answered while a program is traced, as `shift_cpu.is_built` is. The tracer of torch 2.11 puts the first question into
-# the program, and says yes to the second one also when it compiles.
-for _question in (_is_transformed, _is_exporting):
-    vars(_question)["_dynamo_marked_constant"] = True
+# Answered while a program is traced, as `native.is_built` is. The tracer of torch 2.11 says yes also when it compiles.
+vars(_is_exporting)["_dynamo_marked_constant"] = True
 
 
 def _is_for_operator(x: Tensor) -> bool:
@@ -136,7 +130,7 @@ def _is_for_operator(x: Tensor) -> bool:
         return False
     if x.is_cuda:
         return has_triton()
-    return x.device.type == "cpu" and x.element_size() <= 8 and is_built()
+    return x.device.type == "cpu" and x.element_size() <= native.LARGEST_ITEM and native.is_built()
 
 
 def _convolves(x: Tensor, taps: Tensor, interleaved: bool) -> bool:

@@ -1,25 +1,14 @@
-"""The shift operation (`shift.py`) as one operator in C++ (`shift_cpu.cpp`), for compiled programs on the CPU.
+"""The shift operation (`shift.py`) as one operator in C++ (`shift_cpu.cpp`, see `native.py`).
 
-Of nine or more slices a compiler makes as many loops, of channels-last maps very short ones; this is one pass. The
-source is compiled where `torch.compile` compiles its own, with the same compiler, once for a version of torch.
+Of nine or more slices a compiler makes as many loops, of channels-last maps very short ones; this is one pass.
 """
 
 from __future__ import annotations
-
-import hashlib
-import logging
-import os
-import subprocess
-import tempfile
-from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from convsmith.nn.shift_forms import Moves, is_channels_last
-
-SOURCE = Path(__file__).with_suffix(".cpp")
 
 torch.library.define(
     "convsmith::shift",
@@ -39,46 +28,8 @@ def _allocate(
 
 
 def by_operator(x: Tensor, moves: Moves) -> Tensor:
-    """The shifted map, in the memory format of `x`; only where `is_built()`."""
+    """The shifted map, in the memory format of `x`; only where `native` has its operators loaded."""
     last = is_channels_last(x)
     x = x if last else x.contiguous()
     moved: Tensor = torch.ops.convsmith.shift(x, *moves, last)
     return moved
-
-
-def is_built() -> bool:
-    """Whether the operator has been compiled, now or before, and is loaded."""
-    return _build()
-
-
-# What `torch.compiler.assume_constant_result` does, which would first import the compiler, and that takes seconds.
-vars(is_built)["_dynamo_marked_constant"] = True
-
-
-@cache
-def _build() -> bool:
-    try:
-        torch.ops.load_library(_library())  # type: ignore[no-untyped-call]
-    except (OSError, subprocess.SubprocessError) as error:
-        logging.getLogger(__name__).info("the shift operator could not be built, slices stand for it: %s", error)
-        return False
-    return True
-
-
-def _library() -> Path:
-    """The shared library, compiled if it is not there."""
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
-    from torch.utils.cpp_extension import include_paths, library_paths
-
-    compiler = [os.environ.get("CXX", "g++"), "-std=c++20", "-O3", "-march=native", "-shared", "-fPIC"]
-    paths = [*(f"-I{folder}" for folder in include_paths()), *(f"-L{folder}" for folder in library_paths())]
-    command = [*compiler, *paths, str(SOURCE), "-ltorch_cpu", "-lc10"]
-    key = hashlib.sha256(SOURCE.read_bytes() + f"{command} {torch.__version__}".encode()).hexdigest()[:16]
-    library = Path(cache_dir()) / "convsmith" / f"shift_{key}.so"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            made = Path(folder) / library.name
-            subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, timeout=300)
-            os.replace(made, library)
-    return library

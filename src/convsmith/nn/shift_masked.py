@@ -10,8 +10,8 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
+from convsmith.nn.native import is_followed
 from convsmith.nn.shift_forms import Moves, is_channels_last
 
 # Up to so many elements one more copy of them takes less time than the operators that do without it.
@@ -24,7 +24,7 @@ def is_masked(x: Tensor, moves: Moves) -> bool:
     if not (moves.interleaved and moves.stride == 1 and x.is_cpu and x.is_floating_point()) or x.is_neg():
         return False
     apart = 0 < 2 * _reach(x, moves) < x.shape[2] * x.shape[3]
-    return apart and len(x) > 0 and not is_channels_last(x) and not _is_followed()
+    return apart and len(x) > 0 and not is_channels_last(x) and not is_followed()
 
 
 def by_masking(x: Tensor, moves: Moves) -> Tensor:
@@ -65,13 +65,6 @@ def by_masking(x: Tensor, moves: Moves) -> Tensor:
     if rest:
         out[:, -rest:] = x[:, -rest:]
     return out
-
-
-def _is_followed() -> bool:
-    """Whether a mode at work follows values from operator to operator (`measure.reach`), as it cannot through bits."""
-    if not torch._C._len_torch_dispatch_stack():
-        return False
-    return any(getattr(mode, "follows_values", False) for mode in _get_current_dispatch_mode_stack())
 
 
 def _reach(x: Tensor, moves: Moves) -> int:

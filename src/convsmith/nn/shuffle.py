@@ -9,11 +9,14 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
+from convsmith.nn import native
 from convsmith.nn.act import build_act
 from convsmith.nn.channels import check_divisible, check_odd_kernel
 from convsmith.nn.conv import ConvNormAct, DepthwiseSeparable
 from convsmith.nn.norm import BATCH_NORM
 from convsmith.nn.pool import AvgPool
+from convsmith.nn.shift_forms import is_channels_last
+from convsmith.nn.shuffle_cpu import by_operator, is_quick
 
 # For so few rows torch's channels-last kernel on the CPU, which transposes small matrices, takes up to 50 copies' time
 # on large maps, whose memory is new; on small ones it takes two.
@@ -43,9 +46,12 @@ class ChannelShuffle(nn.Module):
 @fx.wrap  # one node of a traced graph: it branches on the memory format
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:
     """`torch.nn.functional.channel_shuffle` of (N, C, H, W), which keeps channels-last and is quick in it."""
+    if torch.compiler.is_compiling() or native.is_transformed() or not is_channels_last(x):
+        return F.channel_shuffle(x, groups)
+    if native.serves(x) and is_quick(x, groups):
+        return by_operator(x, groups)
     # On CUDA torch's own form loses the channels-last format.
-    own = x.is_cuda or (groups in _THIN and x.numel() > _SMALL)
-    if torch.compiler.is_compiling() or not (own and x.is_contiguous(memory_format=torch.channels_last)):
+    if not x.is_cuda and (groups not in _THIN or x.numel() <= _SMALL):
         return F.channel_shuffle(x, groups)
     n, c, h, w = x.shape
     return x.permute(0, 2, 3, 1).view(n, h, w, groups, -1).transpose(3, 4).reshape(n, h, w, c).permute(0, 3, 1, 2)

@@ -39,6 +39,7 @@ _OF_KIND: dict[str, Category] = {  # the kinds of `formulas.MAC_FREE_BY_KIND`
 _EXCEPTIONS: dict[str, Category] = {
     "channel_shuffle": "shuffle",
     "native_channel_shuffle": "shuffle",
+    "convsmith::channel_shuffle": "shuffle",
     "native_dropout": "elementwise",
     "fused_dropout": "elementwise",
     "index_add": "elementwise",

@@ -1,0 +1,127 @@
+"""Operators of our own in C++ for the CPU (`*_cpu.cpp`): one library, compiled once for a machine and version of torch.
+
+`build_operators` compiles it, and so does the first program of `torch.compile` that wants one of them. From then on
+eager passes take them, too, in this process and in later ones. Where the library is not there, operators of torch give
+the same values in more time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+SOURCES = tuple(sorted(Path(__file__).parent.glob("*_cpu.cpp")))
+FLAGS = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC")
+LARGEST_ITEM = 8  # bytes of a value
+
+
+def build_operators() -> bool:
+    """Compile the operators of the CPU if they are not there, and load them; whether that succeeded.
+
+    The compiler is that of the environment variable `CXX`, else g++; it takes a quarter of a minute, once. The library
+    lies in `$XDG_CACHE_HOME/convsmith`, or `~/.cache/convsmith`.
+    """
+    return is_built()
+
+
+def is_built() -> bool:
+    """Whether the operators have been compiled, now or before, and are loaded."""
+    return _load() or _build()
+
+
+# What `torch.compiler.assume_constant_result` does, which would first import the compiler, and that takes seconds.
+vars(is_built)["_dynamo_marked_constant"] = True
+
+
+def serves(x: Tensor) -> bool:
+    """Whether an eager pass takes an operator for `x`: compiled before, and no tracer or mode follows the values."""
+    if not x.is_cpu or type(x) not in (Tensor, nn.Parameter) or x.element_size() > LARGEST_ITEM:
+        return False
+    return not (torch._C._get_tracing_state() or is_transformed() or is_followed()) and _load()
+
+
+def is_transformed() -> bool:
+    """Whether a transform of `torch.func` is at work."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+# Answered while a program is traced, as `is_built` is: the tracer of torch 2.11 would make the question a part of it.
+vars(is_transformed)["_dynamo_marked_constant"] = True
+
+
+def is_followed() -> bool:
+    """Whether a mode at work follows values from operator to operator (`measure.reach`), as it cannot through bits."""
+    if not torch._C._len_torch_dispatch_stack():
+        return False
+    return any(getattr(mode, "follows_values", False) for mode in _get_current_dispatch_mode_stack())
+
+
+@cache
+def _load() -> bool:
+    """Load the library if it is there."""
+    try:
+        library = _library()
+        if not library.exists():
+            return False
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+    except (OSError, RuntimeError) as error:  # no home; written for another system
+        _say(error)
+        return False
+    return True
+
+
+@cache
+def _build() -> bool:
+    """Compile the library and load it."""
+    from torch.utils.cpp_extension import include_paths, library_paths
+
+    paths = [*(f"-I{folder}" for folder in include_paths()), *(f"-L{folder}" for folder in library_paths())]
+    command = [_compiler(), *FLAGS, *paths, *map(str, SOURCES), "-ltorch_cpu", "-lc10"]
+    try:
+        library = _library()
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            made = Path(folder) / library.name
+            subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, timeout=300)
+            os.replace(made, library)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        _say(error)
+        return False
+    _load.cache_clear()
+    return _load()
+
+
+def _library() -> Path:
+    """Where the library of these sources, this torch, compiler and processor lies."""
+    key = hashlib.sha256(f"{torch.__version__} {torch.__file__} {_compiler()} {FLAGS} {_processor()}".encode())
+    for source in SOURCES:
+        key.update(source.read_bytes())
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "convsmith" / f"operators_{key.hexdigest()[:16]}.so"
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX", "g++")
+
+
+def _processor() -> str:
+    """What instructions there are: the library is made for this processor, and a home may be that of many machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() + platform.machine()
+    return platform.machine() + "".join(dict.fromkeys(line for line in lines if line.startswith(("flags", "Features"))))
+
+
+def _say(error: Exception) -> None:
+    logging.getLogger(__name__).info("operators could not be built, others of torch stand for them: %s", error)
