@@ -474,6 +474,8 @@ def test_a_predicted_limit_needs_a_calibration_of_what_is_asked_for(convsmith):
     assert (code, "--calibration belongs to --latency predicted" in err) == (2, True)
     code, _, err = convsmith(*search, "--latency", "predicted")
     assert (code, "can be calibrated for onnxruntime or openvino, got 'eager'" in err) == (2, True)
+    code, _, err = convsmith(*search, "--latency", "predicted", "--backend", "onnxruntime", "--calibration", "a.file")
+    assert (code, "there is no calibration a.file; make it by" in err) == (2, True)
 
 
 def test_predictions_need_a_calibration(convsmith):

@@ -81,7 +81,7 @@ def latency(
 
     named = subjects(architectures)
     rows = []
-    with kept_memory():
+    with kept_memory(device):
         # Networks of one input shape take turns in one run; their ratios can be trusted.
         for shape in dict.fromkeys(subject.shape(batch, input_size) for subject in named):
             group = [subject for subject in named if subject.shape(batch, input_size) == shape]

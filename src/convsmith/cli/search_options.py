@@ -25,7 +25,7 @@ def latency_limit(
     threads: int,
     calibration: Path | None,
 ) -> Constraint:
-    """The constraint. A calibration that is missing is made, with members of the space among its networks."""
+    """The constraint. A calibration that no file is named for is made, with members of the space among its networks."""
     from convsmith import measure, search
     from convsmith.measure.predictor.runtime import check_supported
 
@@ -37,7 +37,7 @@ def latency_limit(
         raise ValueError(f"--latency is measured or predicted, got {latency!r}")
     check_supported("cpu", backend)
     file = calibration or calibration_file("cpu", backend, threads)
-    if file.exists():
+    if calibration is not None or file.exists():
         predictor = opened(file, backend, threads)
     else:
         say(f"{file}: no calibration is there; making one takes some ten minutes, once")
