@@ -2,9 +2,10 @@
 
     python benchmarks/predictor_accuracy.py --folder truth --calibration cpu.safetensors --out benchmarks
 
-The truth is that of `predictor_truth.py`. Baselines: proportional to MACs and linear in MACs, parameters, activations
-and kernels, both fitted on the calibration's own networks; the sum of the kernels' times as predicted in context, not
-corrected; the sum of each kernel's measured time alone, where `alone` timed them all.
+The truth is that of `predictor_truth.py`, at the speed of the calibration. Baselines: proportional to MACs and
+linear in MACs, parameters, activations and kernels, both fitted on the calibration's own networks; the sum of the
+kernels' times as predicted in context, not corrected; the sum of each kernel's measured time alone, where `alone` timed
+them all.
 
 No network of the zoo is in a calibration, so every family is held out. Some motifs of the random networks imitate a
 family, though: `strict` is predicted by a fit without the networks that have those motifs, and without members of
@@ -39,7 +40,7 @@ IMITATES = {
         *("mobilenet_v1", "mobilenet_v2", "xception", "aligned_xception", "xception_145m", "waterfall_xception"),
         *("shiftnet", "shiftresnet"),
     ),
-    ("grouped_unit", "grouped"): ("shufflenet_v1", "igcnet", "clcnet", "nin", "deep_roots"),
+    ("grouped_unit", "grouped", "interleaved"): ("shufflenet_v1", "igcnet", "clcnet", "nin", "deep_roots"),
     ("split_unit", "halves"): ("shufflenet_v2", "shufflenet_v2_deep"),
     ("dense", "pre_norm", "branches"): ("densenet", "condensenet"),
     ("inception", "branches", "pooled"): ("googlenet", "inception_v3", "inception_resnet"),
@@ -90,7 +91,7 @@ def predictions(folder: Path, predictor: cs.measure.LatencyPredictor) -> list[Ro
 
 def write(folder: Path, predictor: cs.measure.LatencyPredictor, rows: list[Row], out: Path, label: str) -> None:
     """The table: groups first, then networks."""
-    measured, repeated = truth(folder)
+    measured, repeated = truth(folder, predictor.about.reference_ms)
     rows = [{**row, "measured_ms": measured[str(row["what"])]} for row in rows if row["what"] in measured]
     if predictor.about.backend == "onnxruntime":
         for row in rows:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib.metadata
+import itertools
 import json
+import shutil
 import warnings
 from itertools import islice
 from random import Random
@@ -64,9 +66,9 @@ def file(tmp_path_factory):
 
 
 @pytest.fixture
-def predictor(file, monkeypatch):
+def predictor(file, monkeypatch, tmp_path):
     fake.install(monkeypatch)
-    return LatencyPredictor.load(file)
+    return LatencyPredictor.load(shutil.copy(file, tmp_path))  # a copy, which may grow
 
 
 def truth_ms(architecture, shape=SHAPE):
@@ -220,15 +222,16 @@ def test_random_networks_are_named_by_what_they_are_made_of():
         assert name == f"random {number}"
         assert set(made_of.split(", ")) <= parts
         shuffles = any(op.kind == "Transpose" for op in job.graph.ops)
-        assert not shuffles or set(made_of.split(", ")) & {"split_unit", "grouped_unit", "halves", "grouped"}
+        shuffling = {"split_unit", "grouped_unit", "interleaved", "halves", "grouped"}
+        assert not shuffles or set(made_of.split(", ")) & shuffling
 
 
-def test_what_is_learnt_on_demand_is_saved(predictor, tmp_path):
-    predictor.update([STRANGE], SHAPE)
-    predictor.save(tmp_path / "grown")
-    grown = LatencyPredictor.load(tmp_path / "grown")
-    assert grown._table.names[-1] == "strange"
-    assert grown.predict_ms(STRANGE, SHAPE) == predictor.predict_ms(STRANGE, SHAPE)
+def test_a_file_grows_with_what_is_learnt_on_demand(predictor, file, tmp_path):
+    before = predictor.networks
+    measured = predictor.predict_ms(STRANGE, SHAPE, unknown="measure")
+    grown = LatencyPredictor.load(tmp_path / file.name)
+    assert (grown.networks, grown._table.names[-1]) == (before + 1, "strange")
+    assert grown.predict_ms(STRANGE, SHAPE) == measured
 
 
 def test_the_callers_networks_are_measured_among_the_random_ones(monkeypatch, tmp_path):
@@ -238,28 +241,71 @@ def test_the_callers_networks_are_measured_among_the_random_ones(monkeypatch, tm
     assert [i for i, name in enumerate(names) if name == "stages"] == [5, 11]
 
 
-def test_a_slow_minute_is_measured_again(monkeypatch):
-    slow = []
+@pytest.fixture
+def turned(monkeypatch):
+    """Turns on the fake device, their reference, and three networks with their latencies at its usual speed."""
+    loaded = []
 
     def loading(graph):
-        network = fake.load(graph)
-        if not slow:
-            slow.append(network)  # the reference
-        return network
+        loaded.append(fake.load(graph))
+        return loaded[-1]
 
-    runtime = fake.install(monkeypatch, loading=loading)
-    measuring = turns.Turns(runtime)
+    measuring = turns.Turns(fake.install(monkeypatch, loading=loading))
     jobs = [turns.Job(str(number), random_graph(number)) for number in range(3)]
-    (quiet,) = measuring.measure(jobs)
-    slow[0].slowness = 1.2
-    assert list(measuring.measure(jobs)) == [[]]
-    assert measuring.disturbed == 9
-    (scaled,) = measuring.measure(jobs, insist=True)
-    assert [own.latency_ms for own in scaled] == pytest.approx([own.latency_ms / 1.2 for own in quiet])
-    slow[0].slowness = 0.8
+    (usual,) = measuring.measure(jobs)
+    return measuring, loaded[0], jobs, [own.latency_ms for own in usual]
+
+
+def test_times_are_those_at_the_speed_of_the_beginning(turned):
+    measuring, reference, jobs, usual = turned
+    reference.slowness = 1.04
+    (slower,) = measuring.measure(jobs)
+    assert [own.latency_ms for own in slower] == pytest.approx([own / 1.04 for own in usual])
+    assert slower[0].times_us[0] == pytest.approx(fake.load(jobs[0].graph).kernels[0].time_us / 1.04)
+    assert measuring.ratios == pytest.approx([1, 1.04])
+
+
+def test_a_slow_minute_is_measured_again(turned):
+    measuring, reference, jobs, usual = turned
+    reference.slowness = 1.2
+    (slow,) = measuring.measure(jobs)  # it stays slow: twice in vain
+    assert measuring.disturbed == 6
+    assert [own.latency_ms for own in slow] == pytest.approx([own / 1.2 for own in usual])
+    reference.slowness = 0.8
     (faster,) = measuring.measure(jobs)
     assert measuring.began_slow
-    assert [own.latency_ms for own in faster] == [own.latency_ms for own in quiet]
+    assert [own.latency_ms for own in faster] == pytest.approx(usual)
+    assert measuring.ratios == [1]
+
+
+def test_a_minute_that_slows_down_is_left_out_but_where_the_networks_are_asked_for(turned):
+    measuring, reference, jobs, usual = turned
+    slowness = itertools.cycle([1.0, 1.0, 1.0, *[1.2] * turns.ROUNDS])  # beside three profiles, and then the times
+    reference.burst_ms = lambda: reference.latency_ms * next(slowness)
+    assert list(measuring.measure(jobs)) == [[]]
+    assert measuring.disturbed == 9
+    (insisted,) = measuring.measure(jobs, insist=True)
+    assert [own.latency_ms for own in insisted] == pytest.approx([own / 1.2 for own in usual])
+
+
+def test_a_calibration_is_at_the_usual_speed_of_its_minutes(monkeypatch, tmp_path):
+    """Not at that of its first second, when the reference was measured for the first time."""
+    reference = []
+
+    def loading(graph):
+        reference.append(fake.load(graph))
+        return reference[-1]
+
+    fake.install(monkeypatch, loading=loading)
+    first = itertools.count()
+    monkeypatch.setattr(
+        fake.FakeNetwork,
+        "burst_ms",
+        lambda own: own.latency_ms * (0.97 if own is reference[0] and next(first) < turns.FIRST else 1),
+    )
+    predictor = LatencyPredictor.calibrate(path=tmp_path / "file", minutes=1e-9)
+    assert predictor.about.reference_ms == pytest.approx(reference[0].latency_ms)
+    assert predictor._table.latencies_ms[0] == pytest.approx(reference[1].latency_ms)
 
 
 def test_a_runtime_with_other_rules_is_refused(monkeypatch):

@@ -117,6 +117,21 @@ def _grouped_unit(rng: Random, sizes: Sizes) -> Motif:
     return apply
 
 
+def _interleaved(rng: Random, sizes: Sizes) -> Motif:
+    width = sizes.near(sizes.width * rng.choice((1, 2)))
+    groups, kernel = sizes.groups(width, width), rng.choice((1, 3, 3))
+    then, adds = rng.choice((1, groups, max(1, width // groups))), rng.random() < 0.5
+
+    def apply(w: Writer, x: str, act: str) -> str:
+        y = x if w.shapes[x][0] == width else w.act(w.conv(x, width), act)
+        z = w.conv(y, width, (kernel, kernel), groups=groups)
+        z = w.shuffle(z, groups) if 1 < groups < width else z
+        z = w.conv(z, width, groups=then if width % then == 0 else 1)
+        return w.act(w.add(z, y) if adds else z, act)
+
+    return apply
+
+
 def _inception(rng: Random, sizes: Sizes) -> Motif:
     widths = [sizes.near(sizes.width * rng.choice((0.25, 0.5, 1.0))) for _ in range(3)]
     inner = sizes.near(sizes.width / 2)
@@ -153,5 +168,6 @@ def _cell(rng: Random, sizes: Sizes) -> Motif:
 
 
 MOTIFS: tuple[Callable[[Random, Sizes], Motif], ...] = (
-    _bottleneck, _basic, _inverted, _inverted, _separable, _dense, _split_unit, _grouped_unit, _inception, _cell,
+    _bottleneck, _basic, _inverted, _inverted, _separable, _dense, _split_unit, _grouped_unit, _interleaved, _inception,
+    _cell,
 )  # fmt: skip

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal, TypeAlias, get_args, overload
 
 from convsmith.arch import Architecture
@@ -44,6 +45,7 @@ class LatencyPredictor:
     def __init__(self, table: Table, fitted: Fitted, runtime: Runtime):
         self._table, self._fitted, self._runtime = table, fitted, runtime
         self._turns: Turns | None = None
+        self._file: Path | None = None
 
     @property
     def about(self) -> About:
@@ -111,11 +113,14 @@ class LatencyPredictor:
             _check_rules(turns.skipped, len(table), runtime)
             if seconds >= 60 * minutes and len(table) >= FEWEST_NETWORKS:
                 break
+        if known is None:  # the machine's usual speed, instead of that of the first second
+            table.at_speed(median(turns.ratios))
         predictor = cls(table, fit(table), runtime)
         predictor._seconds = seconds
         predictor._turns = turns
         if file is not None:
             predictor.save(file)
+            predictor._file = file
         return predictor
 
     _seconds = 0.0
@@ -132,7 +137,7 @@ class LatencyPredictor:
         """Milliseconds of one forward pass over a batch of `input_shape` (N, C, H, W); of several at once, a list.
 
         `unknown` says what to do where a network has kernels that no measured network had, or where none had such a
-        batch or input size: warn, measure the network now (which adds it to what is known), or go on.
+        batch or input size: warn, measure the network now (which adds it to what is known, and to the file), or go on.
 
         Raises ValueError for another word, where the input does not fit, and for networks to measure when this is
         another machine.
@@ -163,7 +168,10 @@ class LatencyPredictor:
         return self._unknown(self._kernels(architecture, shape), shape)
 
     def update(self, architectures: Sequence[Architecture], input_shape: Shape) -> None:
-        """Measure these networks now and learn from them. ValueError on another machine than the calibrated one."""
+        """Measure these networks now and learn from them; the file, where there is one, grows by them.
+
+        Raises ValueError on another machine than the calibrated one.
+        """
         self._runtime.check_here()
         if self._turns is None:
             self._turns = Turns(self._runtime, reference_ms=self.about.reference_ms)
@@ -173,6 +181,8 @@ class LatencyPredictor:
             groups = {kernel.group for network in measured for kernel in network.kernels}
             changed = {kernel.group for network in measured for kernel in network.kernels if self._is_new(kernel)}
             self._fitted = refit(self._fitted, self._table, changed or groups)
+        if self._file is not None:
+            self.save(self._file)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one file, which `load` reads on this machine or another."""
@@ -194,6 +204,7 @@ class LatencyPredictor:
         fitted = Fitted.from_arrays(arrays, notes) if "model" in notes else fit(table)
         predictor = cls(table, fitted, runtime)
         predictor._seconds = float(notes.get("seconds", 0.0))
+        predictor._file = Path(path)
         return predictor
 
     def _unknown(self, own: list[Kernel], input_shape: Shape) -> list[str]:

@@ -1,8 +1,9 @@
 """Random networks of no family, for calibration: single operators in any order, and random motifs that repeat.
 
-What a predictor shall know is which kernels run and what surrounds them, so widths, alignments, kernels, depths and
-resolutions are drawn far wider than any family has them. MACs are drawn log-uniformly. A network is kept with the names
-of its motifs or steps, so that what a fit owes to one of them can be told by leaving it out.
+What a predictor shall know is which kernels run and what surrounds them, so alignments, kernels, depths and resolutions
+are drawn far wider than any family has them. MACs are drawn log-uniformly, and a network of motifs is as wide as it
+must be for them: as many narrow ones that stop early would teach little of large weights and of many maps. A network is
+kept with the names of its motifs or steps, so that what a fit owes to one of them can be told by leaving it out.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from convsmith.measure.predictor.steps import ACTS, STEPS, Sizes
 from convsmith.measure.predictor.writer import Writer
 
 RESOLUTIONS = (16, 32, 32, 48, 64, 96, 112, 128, 160, 176, 192, 224, 224, 256, 299)
-MACS = (1.5e6, 2.5e9)
+MACS = (2e6, 3e9)
+REPEATS = (1, 2, 2, 3, 3, 4, 6, 8, 12)
+WIDER = (0.2, 5.0)  # at least and at most, than first drawn
 LARGEST_MAP = 4_000_000  # elements
 SMALLEST = 3  # pixels of a side that are halved once more: networks for small images end with maps of 2 x 2
-FEWEST_OPS, MOST_OPS = 8, 260
+FEWEST_OPS, MOST_OPS = 8, 500
 OPSETS = (*(18,) * 7, 20)  # of the quick way to ONNX, and of torch's exporter
+REPEATED_SHARE = 0.7  # of the networks: those of motifs
 STEP_SHARE = 0.6  # of the kinds of steps, in a network of single steps
 
 
@@ -39,7 +43,7 @@ def draw(rng: Random) -> Drawn:
     """One random network."""
     while True:
         target = math.exp(rng.uniform(*map(math.log, MACS)))
-        made = _repeated(rng, target) if rng.random() < 0.6 else _single(rng, target)
+        made = _repeated(rng, target) if rng.random() < REPEATED_SHARE else _single(rng, target)
         if made is not None:
             return made
 
@@ -92,9 +96,25 @@ def _single(rng: Random, target: float) -> Drawn | None:
 
 
 def _repeated(rng: Random, target: float) -> Drawn | None:
-    """Motifs of a few steps, each repeated up to five times, in stages that halve the map and widen it."""
+    """Motifs of a few steps, each repeated, in stages that halve the map and widen it; as wide as the target asks."""
+    seed = rng.getrandbits(64)
+    first = _stages(Random(seed), 1.0)
+    if first is None:
+        return None
+    wider = min(max(WIDER[0], math.sqrt(target / first[0].macs)), WIDER[1])
+    found = _stages(Random(seed), wider)
+    if found is None or not target / 3 < found[0].macs < 3 * target:
+        return None
+    w, x, used = found
+    if len(w.ops) < FEWEST_OPS or max(map(math.prod, w.shapes.values())) > LARGEST_MAP:
+        return None
+    return Drawn(_end(w, x, rng), used)
+
+
+def _stages(rng: Random, wider: float) -> tuple[Writer, str, tuple[str, ...]] | None:
+    """All but the end: the writer, the last map, and the names of the motifs."""
     w = _start(rng)
-    sizes = Sizes(rng, w.shapes["input"][1])
+    sizes = Sizes(rng, w.shapes["input"][1], wider)
     x = _stem(w, rng, sizes)
     act = rng.choice(ACTS[:-1])
     growth = rng.choice((1.4, 1.6, 2.0, 2.0))
@@ -107,15 +127,11 @@ def _repeated(rng: Random, target: float) -> Drawn | None:
         kind = rng.choice(kinds)
         used[_name(kind)] = None
         shape = kind(rng, sizes)
-        for _ in range(rng.randint(1, 5)):
-            if w.macs > target or len(w.ops) > MOST_OPS:
-                break
-            x = shape(w, x, act)
-            if math.prod(w.shapes[x]) > LARGEST_MAP:
+        for _ in range(rng.choice(REPEATS)):
+            if len(w.ops) > MOST_OPS:
                 return None
-    if w.macs > 3 * target or w.macs < target / 10 or len(w.ops) < FEWEST_OPS:
-        return None
-    return Drawn(_end(w, x, rng), tuple(used))
+            x = shape(w, x, act)
+    return w, x, tuple(used)
 
 
 def _name(part: Callable[..., object]) -> str:

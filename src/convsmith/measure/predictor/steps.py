@@ -15,11 +15,11 @@ KERNELS = ((1, 1), (1, 1), (3, 3), (3, 3), (3, 3), (5, 5), (7, 7), (1, 7), (7, 1
 class Sizes:
     """How wide maps are in one network: an alignment, and a width that stages multiply."""
 
-    def __init__(self, rng: Random, side: int):
+    def __init__(self, rng: Random, side: int, wider: float = 1.0):
         self.rng = rng
         self.align = rng.choice((1, 2, 4, 8, 8, 16, 16, 32))
         # Small maps are wide where the stages of a network end: few pixels for many weights.
-        self.width = math.exp(rng.uniform(math.log(8), math.log(128 if side > 64 else 256)))
+        self.width = wider * math.exp(rng.uniform(math.log(8), math.log(128 if side > 64 else 256)))
 
     def near(self, width: float) -> int:
         """A width close to this one, nearly always of the network's alignment."""
@@ -31,8 +31,9 @@ class Sizes:
         return self.near(min(self.width * math.exp(self.rng.uniform(-0.7, 0.7)), 2048))
 
     def groups(self, channels: int, width: int) -> int:
-        """A number of groups that both divide, groups of 2 to 128 channels being likely, and whole blocks of 16."""
-        wanted = channels / self.rng.choice((2, 4, 8, 16, 16, 32, 32, 64, 128))
+        """A number of groups that both divide: a few, or of 2 to 128 channels each; whole blocks of 16 being likely."""
+        few, size = self.rng.choice((2, 2, 3, 4, 8)), self.rng.choice((2, 4, 8, 16, 16, 32, 32, 64, 128))
+        wanted = few if self.rng.random() < 0.4 else channels / size
         options = [g for g in range(2, channels) if channels % g == 0 and width % g == 0]
         if self.rng.random() < 0.4:
             options = [g for g in options if channels // g % 16 == width // g % 16 == 0] or options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ KEY = "convsmith"  # of the file's metadata, whose value is JSON
 
 @dataclass(frozen=True)
 class About:
-    """Where and with what a table was measured; `reference_ms` is the reference network's latency when it was begun."""
+    """Where and with what a table was measured; `reference_ms` is the reference network's latency at the time."""
 
     device: str
     processor: str
@@ -59,6 +59,12 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def at_speed(self, ratio: float) -> None:
+        """Let all times be those of a machine whose reference network takes so much longer."""
+        self.about = replace(self.about, reference_ms=self.about.reference_ms * ratio)
+        self.latencies_ms = [own * ratio for own in self.latencies_ms]
+        self.times_us = [tuple(time * ratio for time in own) for own in self.times_us]
 
     def outside(self, input_shape: Shape) -> list[str]:
         """What of an input (N, C, H, W) no measured networks had, in words: its batch, or its size."""

@@ -1,8 +1,9 @@
-"""Networks measured in turns, and among them one that never changes: it tells when the machine is not itself.
+"""Networks measured in turns, and among them one that never changes: it tells how fast the machine is at the time.
 
-Each network is profiled, and then timed in bursts, one a round. The reference network is timed in between. Its own
-noise is as large as a machine's usual drift, so that times are taken as they are; but what was measured while the
-reference was off by more than a twentieth is measured again.
+Each network is profiled, and then timed in bursts, one a round. The reference network is timed in between. What a chunk
+of networks took is divided by what the reference took beside them, as a share of what it took at the beginning: series
+of networks, minutes apart, agree better so. A chunk beside which the reference was off by more than a twentieth is
+measured again.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from convsmith.measure.predictor.engine import Timed
 from convsmith.measure.predictor.graph import Graph, Shape
 from convsmith.measure.predictor.kernels import Kernel
 
-CHUNK, ROUNDS, BETWEEN = 16, 5, 4
+CHUNK, ROUNDS, BETWEEN, FIRST = 16, 5, 4, 40
 LARGEST_DRIFT, TRIES = 0.05, 3
+LARGEST_CHANGE = 0.03  # of the machine's speed, from the profiles of a chunk to its times
 REFERENCE_SEED = 100055
 
 
@@ -69,13 +71,17 @@ def random_graph(number: int) -> Graph:
 
 
 class Turns:
-    """Measures networks in chunks. `reference_ms` is what the reference network took when the table was begun."""
+    """Measures networks in chunks. `reference_ms` is what the reference network took when the table was begun.
+
+    `ratios` are the reference's times beside each chunk that was kept, as a share of it.
+    """
 
     def __init__(self, runtime: Runs, *, reference_ms: float | None = None):
         self.runtime = runtime
         self.reference = runtime.load(random_graph(REFERENCE_SEED))
-        now = median(self.reference.burst_ms() for _ in range(2 * ROUNDS))
+        now = median(self.reference.burst_ms() for _ in range(FIRST))
         self.reference_ms = now if reference_ms is None else reference_ms
+        self.ratios: list[float] = []
         self.skipped: dict[str, str] = {}
         self.disturbed = 0
         self.began_slow = False
@@ -83,25 +89,29 @@ class Turns:
     def measure(self, jobs: Iterable[Job], *, rounds: int = ROUNDS, insist: bool = False) -> Iterator[list[Measured]]:
         """Lists of measured networks, a chunk each; those whose kernels the rules do not foresee are left out.
 
-        A chunk that met a slow machine each time is left out too, or with `insist` kept, in proportion to the
-        reference. Where the machine turns out faster than when the reference was measured, `began_slow` says so, and
-        what was measured before is worth nothing.
+        A chunk that met a slow machine each time is left out too, unless its speed was a steady one or `insist` asks
+        for the networks. Where the machine turns out faster than when the reference was measured, `began_slow` says so,
+        and what was measured before is worth nothing.
         """
         jobs = iter(jobs)
         while chunk := list(itertools.islice(jobs, CHUNK)):
             for tried in range(TRIES):
-                measured, ratio = self._measure_chunk(chunk, rounds)
-                if ratio < 1 - LARGEST_DRIFT:
-                    self.reference_ms *= ratio
-                    self.began_slow = True
-                if ratio <= 1 + LARGEST_DRIFT:
+                measured, profiling, timing = self._measure_chunk(chunk, rounds)
+                if max(profiling, timing) < 1 - LARGEST_DRIFT:
+                    self.reference_ms *= timing
+                    profiling, timing = profiling / timing, 1.0
+                    self.ratios, self.began_slow = [], True
+                steady = abs(profiling / timing - 1) <= LARGEST_CHANGE
+                if max(profiling, timing) <= 1 + LARGEST_DRIFT or (tried == TRIES - 1 and (steady or insist)):
+                    self.ratios.append(timing)
+                    yield [_at_speed(own, profiling, timing) for own in measured]
                     break
                 self.disturbed += len(measured)
-                measured = [_scaled(own, ratio) for own in measured] if insist and tried == TRIES - 1 else []
-            yield measured
+            else:
+                yield []
 
-    def _measure_chunk(self, chunk: Sequence[Job], rounds: int) -> tuple[list[Measured], float]:
-        """What was measured, and the reference's time as a share of what it was, at the slower of the two passes."""
+    def _measure_chunk(self, chunk: Sequence[Job], rounds: int) -> tuple[list[Measured], float, float]:
+        """What was measured, and the reference's time as a share of what it was, beside the profiles and the times."""
         loaded: list[tuple[Job, Timed, tuple[Kernel, ...], Sequence[float]]] = []
         profiling, timing = [], []
         for job in chunk:
@@ -121,17 +131,17 @@ class Turns:
                 if done % BETWEEN == 0:
                     timing.append(self.reference.burst_ms())
                 samples[place].append(loaded[place][1].burst_ms())
-        ratio = max(median(own) for own in (profiling, timing) if own) / self.reference_ms
         measured = [
             Measured(job.name, _input_shape(job.graph), found, tuple(times), median(own))
             for (job, _, found, times), own in zip(loaded, samples, strict=True)
         ]
-        return measured, ratio
+        return measured, median(profiling) / self.reference_ms, median(timing or profiling) / self.reference_ms
 
 
-def _scaled(measured: Measured, ratio: float) -> Measured:
-    times = tuple(time / ratio for time in measured.times_us)
-    return replace(measured, times_us=times, latency_ms=measured.latency_ms / ratio)
+def _at_speed(measured: Measured, profiling: float, timing: float) -> Measured:
+    """As on a machine whose reference takes what it took at the beginning."""
+    times = tuple(time / profiling for time in measured.times_us)
+    return replace(measured, times_us=times, latency_ms=measured.latency_ms / timing)
 
 
 def _input_shape(graph: Graph) -> Shape:
