@@ -30,7 +30,7 @@ from convsmith.deploy import onnx
 from convsmith.deploy.passes.lean import lean
 from convsmith.measure.predictor.engines import ENGINES
 from convsmith.measure.predictor.graph import Graph, read
-from convsmith.measure.predictor.turns import REFERENCE_SEED, random_graph
+from convsmith.measure.predictor.turns import reference_graph
 from convsmith.search import spaces
 from convsmith.zoo import amoebanet
 from convsmith.zoo.registry import FAMILIES
@@ -109,7 +109,7 @@ def time_series(folder: Path, series: int, seconds: float, backend: str) -> None
     """One series of all networks, in an order of its own; those that the back end refuses are left out."""
     start = time.monotonic()
     engine = ENGINES[backend]
-    reference = engine.load(random_graph(REFERENCE_SEED), 1)
+    reference = engine.load(reference_graph(), 1)
     rng = Random(series)
     found: dict[str, tuple[float, float]] = {}
     paths = sorted(folder.glob("*.onnx"))

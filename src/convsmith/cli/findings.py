@@ -12,8 +12,13 @@ from convsmith.cli.output import print_table
 if TYPE_CHECKING:
     from convsmith.measure import Finding
 
-COLUMNS = ("rule", "~where", "~figure", ">time", ">edited latency", ">MACs", ">memory", "~edit")
-OPTIONAL = (">time", ">edited latency", ">MACs", ">memory")  # columns that are left out where nothing is in them
+COLUMNS = ("rule", "~where", "~figure", ">time in eager", ">edited latency", ">MACs", ">memory", "~edit")
+OPTIONAL = (
+    ">time in eager",
+    ">edited latency",
+    ">MACs",
+    ">memory",
+)  # columns that are left out where nothing is in them
 
 
 def print_findings(found: Sequence[Finding], *, title: str) -> None:

@@ -265,20 +265,7 @@ def test_times_are_those_at_the_speed_of_the_beginning(turned):
     assert measuring.ratios == pytest.approx([1, 1.04])
 
 
-def test_a_slow_minute_is_measured_again(turned):
-    measuring, reference, jobs, usual = turned
-    reference.slowness = 1.2
-    (slow,) = measuring.measure(jobs)  # it stays slow: twice in vain
-    assert measuring.disturbed == 6
-    assert [own.latency_ms for own in slow] == pytest.approx([own / 1.2 for own in usual])
-    reference.slowness = 0.8
-    (faster,) = measuring.measure(jobs)
-    assert measuring.began_slow
-    assert [own.latency_ms for own in faster] == pytest.approx(usual)
-    assert measuring.ratios == [1]
-
-
-def test_a_minute_that_slows_down_is_left_out_but_where_the_networks_are_asked_for(turned):
+def test_a_minute_that_slows_down_is_measured_again(turned):
     measuring, reference, jobs, usual = turned
     slowness = itertools.cycle([1.0, 1.0, 1.0, *[1.2] * turns.ROUNDS])  # beside three profiles, and then the times
     reference.burst_ms = lambda: reference.latency_ms * next(slowness)
@@ -286,6 +273,13 @@ def test_a_minute_that_slows_down_is_left_out_but_where_the_networks_are_asked_f
     assert measuring.disturbed == 9
     (insisted,) = measuring.measure(jobs, insist=True)
     assert [own.latency_ms for own in insisted] == pytest.approx([own / 1.2 for own in usual])
+
+
+def test_what_a_machine_measures_that_is_not_itself_is_left_out(turned):
+    measuring, reference, jobs, _ = turned
+    reference.slowness = 1.5
+    assert list(measuring.measure(jobs)) == [[]]
+    assert measuring.ratios == [1]
 
 
 def test_a_calibration_is_at_the_usual_speed_of_its_minutes(monkeypatch, tmp_path):

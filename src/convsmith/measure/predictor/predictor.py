@@ -102,8 +102,6 @@ class LatencyPredictor:
         start = time.monotonic() - seconds
         given = (Job(a.name, describe(a, tuple(shape))) for a, shape in architectures)
         for measured in turns.measure(_mixed(random_jobs(len(table)), given)):
-            if turns.began_slow:
-                table, turns.began_slow = Table(_about(runtime, turns.reference_ms)), False
             table.add(measured)
             seconds = time.monotonic() - start
             if file is not None:

@@ -20,7 +20,7 @@ from convsmith.measure.predictor.steps import ACTS, STEPS, Sizes
 from convsmith.measure.predictor.writer import Writer
 
 RESOLUTIONS = (16, 32, 32, 48, 64, 96, 112, 128, 160, 176, 192, 224, 224, 256, 299)
-MACS = (2e6, 3e9)
+MACS = (2e6, 1.5e9)
 REPEATS = (1, 2, 2, 3, 3, 4, 6, 8, 12)
 WIDER = (0.2, 5.0)  # at least and at most, than first drawn
 LARGEST_MAP = 4_000_000  # elements
