@@ -9,12 +9,12 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 from convsmith.measure.predictor.effort import Effort, convolution_effort, reaches
 from convsmith.measure.predictor.graph import Graph, Op, Shape
 
-VERSION = 4  # of the numbers below: a table of another version is refused
+VERSION = 5  # of the numbers below: a table of another version is refused
 
 NUMBERS = (
     "log_macs", "log_read", "log_written", "log_weights", "log_intensity",
@@ -24,16 +24,14 @@ NUMBERS = (
     "activation", "adds", "parts", "in_channels_rest", "out_channels_rest", "width_rest",
     "log_steps", "log_steps_a_mac", "log_passes", "log_set_weights", "log_set_output", "blocks_rest", "pixels_rest",
     "log_bytes",
-    "log_network_weights", "log_network_maps", "log_since_read", "log_kernels",
+    "log_work", "log_since_read",
 )  # fmt: skip
 LAW = ("macs", "read", "written", "weights", "steps", "passes")
 ACTIVATIONS = ("", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "LeakyRelu", "QuickGelu")
+STARTED = 50_000  # multiply-accumulates in the time that it takes to start a kernel
 CONTEXT_STEP = 0.5  # of logarithms to base 2: what surrounds a kernel is told roughly, so that kernels are met again
 SLOW_AVERAGE = 19  # the opset from which on ONNX Runtime averages without its fast kernel, ten times as long
 REST, WIDTH_REST = 16, 6  # lanes of a vector, and pixels of a row that a blocked kernel computes at once
-
-
-Network: TypeAlias = tuple[float, float, float]  # logarithms of bytes of weights, of maps, and of how many kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,39 +59,44 @@ class Kernel:
 
 def kernels(graph: Graph) -> list[Kernel]:
     """The kernels of an executed graph of ONNX Runtime, in order."""
-    return in_context(graph, _kernel, share=_share_of_weights)
+    return in_context(graph, _kernel)
 
 
-def in_context(
-    graph: Graph,
-    kernel: Callable[[Graph, Op, list[str], Network, float], Kernel],
-    *,
-    share: Callable[[Graph, Op], float] = lambda graph, op: 1.0,
-) -> list[Kernel]:
+def in_context(graph: Graph, kernel: Callable[[Graph, Op, list[str], float, float], Kernel]) -> list[Kernel]:
     """The kernels of an executed graph, in order.
 
-    `kernel` tells one from the graph, its operator, the maps that it reads, the network's weights, maps and number of
-    kernels, and how much was read and written since the oldest of its maps was made, all but the first two roughly.
-    `share` tells which share of its weights an operator reads: whether all that are read fit into a cache together
-    makes a factor of three.
+    `kernel` tells one from the graph, its operator, the maps that it reads, and two logarithms, both roughly: of the
+    pass's work, and of the bytes that were read and written since the oldest of its maps was made.
     """
-    shares = {name: share(graph, op) for op in graph.ops for name in weights_of(graph, op)}
-    weights = 4.0 * sum(own * math.prod(graph.shapes.get(name, ())) for name, own in shares.items())
-    maps = 4.0 * sum(math.prod(graph.shapes.get(name, ())) for op in graph.ops for name in op.outputs)
-    network: Network = (_rough(weights), _rough(maps), _rough(float(len(graph.ops))))
+    work = _rough(_work(graph))
     written_at: dict[str, float] = dict.fromkeys(graph.inputs, 0.0)
     clock = 0.0
     found = []
     for op in graph.ops:
         read = [name for name in op.inputs if name and name not in graph.constants]
         since = max((clock - written_at.get(name, 0.0) for name in read), default=0.0)
-        found.append(kernel(graph, op, read, network, _rough(since)))
+        found.append(kernel(graph, op, read, work, _rough(since)))
         clock += found[-1].law[1] + found[-1].law[2] + found[-1].law[3]
         written_at.update(dict.fromkeys(op.outputs, clock))
     return found
 
 
-def _kernel(graph: Graph, op: Op, read: list[str], network: Network, since: float) -> Kernel:
+def _work(graph: Graph) -> float:
+    """Roughly how long a pass takes, in multiply-accumulates, which a byte that is moved is taken to be worth.
+
+    What a pass leaves in a cache that other programs share is gone after so long: weights of a megabyte take three
+    times as long to read in a network of ten milliseconds as in one of half a millisecond.
+    """
+    work = STARTED * len(graph.ops)
+    for op in graph.ops:
+        for names in (op.inputs, op.outputs):
+            work += sum(4 * math.prod(graph.shapes.get(name, ())) for name in names)
+        weights = graph.shapes.get(op.inputs[1], ()) if len(op.inputs) > 1 and op.inputs[1] in graph.constants else ()
+        work += math.prod(weights[1:]) * math.prod(graph.shapes[op.outputs[0]]) if len(weights) > 1 else 0
+    return float(work)
+
+
+def _kernel(graph: Graph, op: Op, read: list[str], work: float, since: float) -> Kernel:
     shapes = graph.shapes
     weight: Shape = ()
     if op.kind.endswith("Conv") or op.kind in ("Gemm", "FusedGemm", "MatMul", "ConvTranspose"):
@@ -105,7 +108,7 @@ def _kernel(graph: Graph, op: Op, read: list[str], network: Network, since: floa
         tuple(shapes.get(name, ()) for name in read),
         tuple(shapes.get(name, ()) for name in op.outputs),
         len([name for name in op.inputs[3:] if name]) if op.kind.endswith("Conv") else 0,
-        network,
+        work,
         since,
         graph.opset,
     )
@@ -119,7 +122,7 @@ def _described(
     read: tuple[Shape, ...],
     written: tuple[Shape, ...],
     adds: int,
-    network: Network,
+    work: float,
     since: float,
     opset: int,
 ) -> Kernel:
@@ -151,7 +154,7 @@ def _described(
         log(effort.steps), log(1000 * effort.steps / (macs + 1)), log(effort.passes),
         log(effort.set_weights), log(effort.set_output), float(effort.blocks_rest), float(effort.pixels_rest),
         log(in_bytes + out_bytes + weight_bytes),
-        network[0], network[1], since, network[2],
+        work, since,
     )  # fmt: skip
     group, variant = _names(op, weight, groups, height, width, list(read), activation, adds, opset)
     law = (macs, in_bytes, out_bytes, weight_bytes, effort.steps, effort.passes)
@@ -235,13 +238,6 @@ def _read_share(op: Op, weight: Shape, source: Shape, target: Shape) -> float:
         return 1.0
     height, across = reaches(op, weight, source, target)
     return height.ever * across.ever / (weight[2] * weight[3])
-
-
-def _share_of_weights(graph: Graph, op: Op) -> float:
-    if not op.kind.startswith("nchwc.") or len(op.inputs) < 2:
-        return 1.0
-    shapes = graph.shapes
-    return _read_share(op, shapes.get(op.inputs[1], ()), shapes.get(op.inputs[0], ()), shapes[op.outputs[0]])
 
 
 def weights_of(graph: Graph, op: Op) -> list[str]:

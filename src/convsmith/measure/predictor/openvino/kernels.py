@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import Any
 
 from convsmith.measure.predictor.graph import Graph, Op, Shape
-from convsmith.measure.predictor.kernels import Kernel, Network, in_context, log, weights_of
+from convsmith.measure.predictor.kernels import Kernel, in_context, log, weights_of
 from convsmith.measure.predictor.openvino.effort import Effort, convolution_effort
 
-VERSION = 2  # of the numbers below: a table of another version is refused
+VERSION = 3  # of the numbers below: a table of another version is refused
 
 NUMBERS = (
     "log_macs", "log_read", "log_written", "log_weights", "log_bytes", "log_intensity",
@@ -20,7 +20,7 @@ NUMBERS = (
     "kernel_height", "kernel_width", "stride", "dilation", "log_groups", "padding",
     "activation", "body", "parts", "in_rest", "out_rest", "out_blocks_rest", "pixels_rest",
     "log_steps", "log_steps_a_mac", "log_copied",
-    "log_network_weights", "log_network_maps", "log_since_read", "log_kernels",
+    "log_work", "log_since_read",
 )  # fmt: skip
 # From cheap to dear.
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "PRelu", "Abs", "BatchNormalization", "HardSwish", "Sqrt", "Sigmoid",
@@ -34,12 +34,12 @@ def kernels(graph: Graph) -> list[Kernel]:
     return in_context(graph, _kernel)
 
 
-def _kernel(graph: Graph, op: Op, read: list[str], network: Network, since: float) -> Kernel:
+def _kernel(graph: Graph, op: Op, read: list[str], work: float, since: float) -> Kernel:
     shapes = graph.shapes
     weights = tuple(shapes[name] for name in weights_of(graph, op))
     facts = tuple((key, value) for key, value in op.attributes.items() if key != "covers")
     sizes = tuple(shapes.get(name, ()) for name in read), tuple(shapes.get(name, ()) for name in op.outputs)
-    return _described(op.kind, facts, weights, *sizes, network, since)
+    return _described(op.kind, facts, weights, *sizes, work, since)
 
 
 @lru_cache(maxsize=65536)
@@ -49,7 +49,7 @@ def _described(
     weights: tuple[Shape, ...],
     read: tuple[Shape, ...],
     written: tuple[Shape, ...],
-    network: Network,
+    work: float,
     since: float,
 ) -> Kernel:
     """A kernel from all that tells it; remembered, as a search meets the same ones again and again."""
@@ -78,7 +78,7 @@ def _described(
         float(in_channels // groups % VECTOR), float(out_channels // groups % VECTOR),
         float(-(-(out_channels // groups) // VECTOR) % BLOCKS), float(_side(target, -1) % PIXELS),
         log(effort.steps), log(1000 * effort.steps / (macs + 1)), log(effort.copied),
-        network[0], network[1], since, network[2],
+        work, since,
     )  # fmt: skip
     group, variant = _names(op, weight, groups, (height, width), list(read), target, activation)
     passes = out_bytes * COSTS.get(activation, 0.0)

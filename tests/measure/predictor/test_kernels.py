@@ -1,0 +1,35 @@
+"""What surrounds a kernel, as its numbers tell."""
+
+import pytest
+
+from convsmith.measure.predictor.engines import ENGINES
+from convsmith.measure.predictor.kernels import NUMBERS
+from convsmith.measure.predictor.openvino import kernels as openvino
+from convsmith.measure.predictor.writer import Writer
+
+
+def kernels_of(backend, repeats, *, reuse=0):
+    """Of a network of equal convolutions, the last map added to that of the convolution `reuse` places before."""
+    w = Writer((1, 16, 32, 32))
+    maps = ["input"]
+    for _ in range(repeats):
+        maps.append(w.conv(maps[-1], 16, (3, 3)))
+    joined = w.add(maps[-1], w.op("Sigmoid", [maps[-1 - reuse]], w.shapes[maps[0]])) if reuse else maps[-1]
+    engine = ENGINES[backend]
+    return engine.kernels(engine.executed(w.graph(w.linear(w.flatten(w.global_pool(joined)), 10), opset=18), 16))
+
+
+@pytest.mark.parametrize(("backend", "names"), [("onnxruntime", NUMBERS), ("openvino", openvino.NUMBERS)])
+def test_a_kernel_is_told_apart_by_how_long_the_pass_takes_around_it(backend, names):
+    place = names.index("log_work")
+    short, long = ([k for k in kernels_of(backend, n) if "onvolution" in k.group] for n in (2, 64))
+    (work,), (more,) = ({k.numbers[place] for k in own} for own in (short, long))
+    assert more - work == pytest.approx(5, abs=1)  # 32 times as many
+    rest = [[(k.group, k.variant, k.law, k.numbers[:place]) for k in own] for own in (short, long)]
+    assert set(rest[0]) == set(rest[1])
+
+
+def test_a_map_that_is_read_again_late_is_told():
+    place = NUMBERS.index("log_since_read")
+    late, soon = (max(k.numbers[place] for k in kernels_of("onnxruntime", 12, reuse=n)) for n in (10, 1))
+    assert late > soon
