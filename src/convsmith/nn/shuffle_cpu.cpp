@@ -1,7 +1,7 @@
 // Channel shuffle (`shuffle.py`) on the CPU for channels-last maps: each pixel is a small matrix that is transposed.
 //
-// With two, three, four or eight rows, or columns, known to the compiler these are a few permutations of registers. Values
-// are moved as bytes.
+// With two, three or four rows, or columns, known to the compiler these are a few permutations of registers. Values are
+// moved as bytes.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -43,7 +43,6 @@ auto transposing(int64_t rows, int64_t columns) {
     case 2: return transposing<T, 2>(by_rows);
     case 3: return transposing<T, 3>(by_rows);
     case 4: return transposing<T, 4>(by_rows);
-    case 8: return transposing<T, 8>(by_rows);
     default: return transposing<T, 0>(by_rows);
   }
 }

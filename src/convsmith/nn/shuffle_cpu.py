@@ -16,7 +16,7 @@ torch.library.register_fake("convsmith::channel_shuffle", lambda x, groups: torc
 
 
 # Rows, or columns, of the matrices that the operator transposes in registers: of others torch's is the faster one.
-_QUICK = (2, 3, 4, 8)
+_QUICK = (2, 3, 4)
 
 
 def is_quick(x: Tensor, groups: int) -> bool:
