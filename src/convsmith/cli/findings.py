@@ -13,12 +13,8 @@ if TYPE_CHECKING:
     from convsmith.measure import Finding
 
 COLUMNS = ("rule", "~where", "~figure", ">time in eager", ">edited latency", ">MACs", ">memory", "~edit")
-OPTIONAL = (
-    ">time in eager",
-    ">edited latency",
-    ">MACs",
-    ">memory",
-)  # columns that are left out where nothing is in them
+# Columns that are left out where nothing is in them.
+OPTIONAL = (">time in eager", ">edited latency", ">MACs", ">memory")
 
 
 def print_findings(found: Sequence[Finding], *, title: str) -> None:

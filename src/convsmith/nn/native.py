@@ -1,8 +1,8 @@
 """Operators of our own in C++ for the CPU (`*_cpu.cpp`): one library, compiled once for a machine and version of torch.
 
 `build_operators` compiles it, and so does the first program of `torch.compile` that wants one of them. From then on
-eager passes take them, too, in this process and in later ones. Where the library is not there, operators of torch give
-the same values in more time.
+eager passes take them, too, in this process and in later ones. Where the library is not there, operators of torch do
+the same in more time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import subprocess
 import tempfile
 from functools import cache
@@ -22,14 +23,15 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 SOURCES = tuple(sorted(Path(__file__).parent.glob("*_cpu.cpp")))
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC")
+OPERATORS = ("shift", "channel_shuffle")
 LARGEST_ITEM = 8  # bytes of a value
 
 
 def build_operators() -> bool:
     """Compile the operators of the CPU if they are not there, and load them; whether that succeeded.
 
-    The compiler is that of the environment variable `CXX`, else g++; it takes a quarter of a minute, once. The library
-    lies in `$XDG_CACHE_HOME/convsmith`, or `~/.cache/convsmith`.
+    The compiler is that of the environment variable `CXX`, else g++; it takes some five seconds, once. The library lies
+    in `$XDG_CACHE_HOME/convsmith`, or `~/.cache/convsmith`. What goes wrong is logged (`convsmith.nn.native`, INFO).
     """
     return is_built()
 
@@ -45,9 +47,17 @@ vars(is_built)["_dynamo_marked_constant"] = True
 
 def serves(x: Tensor) -> bool:
     """Whether an eager pass takes an operator for `x`: compiled before, and no tracer or mode follows the values."""
-    if not x.is_cpu or type(x) not in (Tensor, nn.Parameter) or x.element_size() > LARGEST_ITEM:
+    plain = x.is_cpu and type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided and not x.is_quantized
+    if not plain or x.element_size() > LARGEST_ITEM or x._is_zerotensor() or is_batched(x):
         return False
-    return not (torch._C._get_tracing_state() or is_transformed() or is_followed()) and _load()
+    # Without gradients no derivative is recorded, and a tangent would be lost.
+    tangents = torch.autograd.forward_ad._current_level >= 0 and not torch.is_grad_enabled()
+    return not tangents and not (torch._C._get_tracing_state() or is_transformed() or is_followed()) and _load()
+
+
+def is_batched(x: Tensor) -> bool:
+    """Whether this is a batch of the older vmap, by which `torch.autograd.grad` runs batches of gradients."""
+    return bool(torch._C._functorch.is_legacy_batchedtensor(x))
 
 
 def is_transformed() -> bool:
@@ -74,6 +84,8 @@ def _load() -> bool:
         if not library.exists():
             return False
         torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+        if not all(torch._C._dispatch_has_kernel_for_dispatch_key(f"convsmith::{name}", "CPU") for name in OPERATORS):
+            raise OSError(f"{library} lacks {' or '.join(OPERATORS)}")
     except (OSError, RuntimeError) as error:  # no home; written for another system
         _say(error)
         return False
@@ -83,18 +95,21 @@ def _load() -> bool:
 @cache
 def _build() -> bool:
     """Compile the library and load it."""
-    from torch.utils.cpp_extension import include_paths, library_paths
-
-    paths = [*(f"-I{folder}" for folder in include_paths()), *(f"-L{folder}" for folder in library_paths())]
-    command = [_compiler(), *FLAGS, *paths, *map(str, SOURCES), "-ltorch_cpu", "-lc10"]
     try:
+        from torch.utils.cpp_extension import include_paths, library_paths
+
+        paths = [*(f"-I{folder}" for folder in include_paths()), *(f"-L{folder}" for folder in library_paths())]
+        command = [*shlex.split(_compiler()), *FLAGS, *paths, *map(str, SOURCES), "-ltorch_cpu", "-lc10"]
         library = _library()
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             made = Path(folder) / library.name
             subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, timeout=300)
             os.replace(made, library)
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+    except subprocess.CalledProcessError as error:
+        _say(error.stderr.decode(errors="replace")[-2000:])
+        return False
+    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
         _say(error)
         return False
     _load.cache_clear()
@@ -106,8 +121,9 @@ def _library() -> Path:
     key = hashlib.sha256(f"{torch.__version__} {torch.__file__} {_compiler()} {FLAGS} {_processor()}".encode())
     for source in SOURCES:
         key.update(source.read_bytes())
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches) / "convsmith" / f"operators_{key.hexdigest()[:16]}.so"
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    caches = given if given.is_absolute() else Path.home() / ".cache"
+    return caches / "convsmith" / f"operators_{key.hexdigest()[:16]}.so"
 
 
 def _compiler() -> str:
@@ -123,5 +139,5 @@ def _processor() -> str:
     return platform.machine() + "".join(dict.fromkeys(line for line in lines if line.startswith(("flags", "Features"))))
 
 
-def _say(error: Exception) -> None:
+def _say(error: object) -> None:
     logging.getLogger(__name__).info("operators could not be built, others of torch stand for them: %s", error)

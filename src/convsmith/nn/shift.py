@@ -101,6 +101,8 @@ def _one_hot_kernels(channels: int, kernel_size: int, interleaved: bool) -> Tens
 @fx.wrap  # one node of a traced graph: it branches on the memory format
 def shift(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int, interleaved: bool) -> Tensor:
     """Shift `x` in the form that is the fastest where it is."""
+    if x.dim() != 4 or x.shape[1] != len(taps):
+        raise ValueError(f"a shift of {len(taps)} channels takes (N, {len(taps)}, H, W), got {tuple(x.shape)}")
     transformed = native.is_transformed()
     compiled = torch.compiler.is_compiling()
     last = not transformed and is_channels_last(x)

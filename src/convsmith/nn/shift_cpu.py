@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from convsmith.nn.native import is_batched
 from convsmith.nn.shift_forms import Moves, is_channels_last
 
 torch.library.define(
@@ -29,7 +30,8 @@ def _allocate(
 
 def by_operator(x: Tensor, moves: Moves) -> Tensor:
     """The shifted map, in the memory format of `x`; only where `native` has its operators loaded."""
-    last = is_channels_last(x)
+    batched = not torch.compiler.is_compiling() and is_batched(x)  # its memory format cannot be asked for
+    last = not batched and is_channels_last(x)
     x = x if last else x.contiguous()
     moved: Tensor = torch.ops.convsmith.shift(x, *moves, last)
     return moved

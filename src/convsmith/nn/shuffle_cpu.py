@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from convsmith.nn.native import is_batched
 
 torch.library.define(
     "convsmith::channel_shuffle",
@@ -21,7 +24,8 @@ _QUICK = (2, 3, 4)
 
 def is_quick(x: Tensor, groups: int) -> bool:
     """Whether the operator is faster than torch's, which does not know the shape beforehand."""
-    return min(groups, x.shape[1] // groups) in _QUICK
+    channels = x.shape[1]
+    return channels % groups == 0 and min(groups, channels // groups) in _QUICK
 
 
 class Shuffled(torch.autograd.Function):
@@ -47,6 +51,8 @@ class Shuffled(torch.autograd.Function):
 
 def by_operator(x: Tensor, groups: int) -> Tensor:
     """The shuffled map, channels-last, its derivative recorded; only where `native` has its operators loaded."""
+    if is_batched(x):
+        return F.channel_shuffle(x, groups)
     x = x.contiguous(memory_format=torch.channels_last)
     if torch.is_grad_enabled():
         shuffled: Tensor = Shuffled.apply(x, groups)

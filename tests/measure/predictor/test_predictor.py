@@ -275,14 +275,18 @@ def test_a_minute_that_slows_down_is_measured_again(turned):
     assert [own.latency_ms for own in insisted] == pytest.approx([own / 1.2 for own in usual])
 
 
-def test_what_a_machine_measures_that_is_not_itself_is_left_out(turned):
+def test_a_machine_that_is_another_one_is_refused_in_the_end(turned):
     measuring, reference, jobs, _ = turned
     reference.slowness = 1.5
     assert list(measuring.measure(jobs)) == [[]]
     assert measuring.ratios == [1]
+    many = [turns.Job(f"{number}", jobs[0].graph) for number in range(turns.MOST_LOST * turns.CHUNK)]
+    with pytest.raises(ValueError, match=r"the machine must keep its speed .* took 1\.50 times"):
+        list(measuring.measure(many))
 
 
-def test_a_calibration_is_at_the_usual_speed_of_its_minutes(monkeypatch, tmp_path):
+@pytest.mark.parametrize("first_second", [0.85, 1.5])
+def test_a_calibration_is_at_the_usual_speed_of_its_minutes(first_second, monkeypatch, tmp_path):
     """Not at that of its first second, when the reference was measured for the first time."""
     reference = []
 
@@ -295,11 +299,22 @@ def test_a_calibration_is_at_the_usual_speed_of_its_minutes(monkeypatch, tmp_pat
     monkeypatch.setattr(
         fake.FakeNetwork,
         "burst_ms",
-        lambda own: own.latency_ms * (0.97 if own is reference[0] and next(first) < turns.FIRST else 1),
+        lambda own: own.latency_ms * (first_second if own is reference[0] and next(first) < turns.FIRST else 1),
     )
     predictor = LatencyPredictor.calibrate(path=tmp_path / "file", minutes=1e-9)
     assert predictor.about.reference_ms == pytest.approx(reference[0].latency_ms)
     assert predictor._table.latencies_ms[0] == pytest.approx(reference[1].latency_ms)
+    predictor.update([STRANGE], SHAPE)
+    assert predictor._table.latencies_ms[-1] == pytest.approx(truth_ms(STRANGE))
+
+
+def test_what_cannot_be_kept_is_told(predictor, monkeypatch):
+    def full(path):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(predictor, "save", full)
+    with pytest.warns(RuntimeWarning, match="what was measured is not kept: no space left"):
+        predictor.update([STRANGE], SHAPE)
 
 
 def test_a_runtime_with_other_rules_is_refused(monkeypatch):

@@ -92,7 +92,11 @@ def _work(graph: Graph) -> float:
         for names in (op.inputs, op.outputs):
             work += sum(4 * math.prod(graph.shapes.get(name, ())) for name in names)
         weights = graph.shapes.get(op.inputs[1], ()) if len(op.inputs) > 1 and op.inputs[1] in graph.constants else ()
-        work += math.prod(weights[1:]) * math.prod(graph.shapes[op.outputs[0]]) if len(weights) > 1 else 0
+        if len(weights) == 2:  # of a product, in either order
+            work += math.prod(weights) * math.prod(graph.shapes[op.outputs[0]][:-1])
+        elif len(weights) > 2:
+            transposed = op.kind in ("ConvTranspose", "Deconvolution")
+            work += math.prod(weights[1:]) * math.prod(graph.shapes[op.inputs[0] if transposed else op.outputs[0]])
     return float(work)
 
 

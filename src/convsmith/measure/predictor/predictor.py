@@ -102,6 +102,8 @@ class LatencyPredictor:
         start = time.monotonic() - seconds
         given = (Job(a.name, describe(a, tuple(shape))) for a, shape in architectures)
         for measured in turns.measure(_mixed(random_jobs(len(table)), given)):
+            if known is None and not len(table):
+                table = Table(_about(runtime, turns.reference_ms))
             table.add(measured)
             seconds = time.monotonic() - start
             if file is not None:
@@ -111,8 +113,9 @@ class LatencyPredictor:
             _check_rules(turns.skipped, len(table), runtime)
             if seconds >= 60 * minutes and len(table) >= FEWEST_NETWORKS:
                 break
-        if known is None:  # the machine's usual speed, instead of that of the first second
-            table.at_speed(median(turns.ratios))
+        if known is None or "model" not in known[1]:  # the usual speed of these minutes, not that of the first networks
+            table.at_speed(median(turns.ratios or [1.0]))
+            turns.reference_ms = table.about.reference_ms
         predictor = cls(table, fit(table), runtime)
         predictor._seconds = seconds
         predictor._turns = turns
@@ -166,7 +169,9 @@ class LatencyPredictor:
         return self._unknown(self._kernels(architecture, shape), shape)
 
     def update(self, architectures: Sequence[Architecture], input_shape: Shape) -> None:
-        """Measure these networks now and learn from them; the file, where there is one, grows by them.
+        """Measure these networks now and learn from them.
+
+        The file that was loaded, or that `calibrate` was given, grows by them; a warning tells where it cannot.
 
         Raises ValueError on another machine than the calibrated one.
         """
@@ -180,7 +185,10 @@ class LatencyPredictor:
             changed = {kernel.group for network in measured for kernel in network.kernels if self._is_new(kernel)}
             self._fitted = refit(self._fitted, self._table, changed or groups)
         if self._file is not None:
-            self.save(self._file)
+            try:
+                self.save(self._file)
+            except OSError as error:
+                warnings.warn(f"what was measured is not kept: {error}", RuntimeWarning, stacklevel=2)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one file, which `load` reads on this machine or another."""

@@ -1,9 +1,10 @@
 """Random networks of no family, for calibration: single operators in any order, and random motifs that repeat.
 
 What a predictor shall know is which kernels run and what surrounds them, so alignments, kernels, depths and resolutions
-are drawn far wider than any family has them. MACs are drawn log-uniformly, and a network of motifs is as wide as it
-must be for them: as many narrow ones that stop early would teach little of large weights and of many maps. A network is
-kept with the names of its motifs or steps, so that what a fit owes to one of them can be told by leaving it out.
+are drawn far wider than any family has them. The MACs to reach are drawn log-uniformly, and a network of motifs is as
+wide as it must be for them (what does not come near is drawn anew, its MACs too): as many narrow ones that stop early
+would teach little of large weights and of many maps. A network is kept with the names of its motifs or steps, so that
+what a fit owes to one of them can be told by leaving it out.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from convsmith.measure.predictor.writer import Writer
 
 CHUNK, ROUNDS, BETWEEN, FIRST = 16, 5, 4, 40
 LARGEST_CHANGE, LARGEST_DRIFT = 0.03, 0.25  # of the machine's speed, within a chunk and from the beginning
-TRIES = 3
+TRIES, MOST_LOST = 3, 4  # of a chunk, and chunks in a row
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,16 @@ def reference_graph() -> Graph:
 
 
 class Turns:
-    """Measures networks in chunks. `reference_ms` is what the reference network took when the table was begun.
+    """Measures networks in chunks.
 
+    `reference_ms` is what the reference network took when the table was begun, or else takes beside the first chunk;
     `ratios` are the reference's times beside each chunk that was kept, as a share of it.
     """
 
     def __init__(self, runtime: Runs, *, reference_ms: float | None = None):
         self.runtime = runtime
         self.reference = runtime.load(reference_graph())
+        self.begun = reference_ms is not None
         now = median(self.reference.burst_ms() for _ in range(FIRST))
         self.reference_ms = now if reference_ms is None else reference_ms
         self.ratios: list[float] = []
@@ -100,18 +102,30 @@ class Turns:
         """Lists of measured networks, a chunk each; those whose kernels the rules do not foresee are left out.
 
         A chunk that met a machine of changing speed each time is left out, too, unless `insist` asks for the networks.
+        Raises ValueError where that happens several times in a row: the machine is another one, or too busy.
         """
-        jobs = iter(jobs)
+        jobs, lost = iter(jobs), 0
         while chunk := list(itertools.islice(jobs, CHUNK)):
             for tried in range(TRIES):
                 measured, profiling, timing = self._measure_chunk(chunk, rounds)
+                if not self.begun:
+                    self.reference_ms *= timing
+                    profiling, timing = profiling / timing, 1.0
                 steady = abs(profiling / timing - 1) <= LARGEST_CHANGE and abs(timing - 1) <= LARGEST_DRIFT
                 if steady or (insist and tried == TRIES - 1):
+                    self.begun, lost = True, 0
                     self.ratios.append(timing)
                     yield [_at_speed(own, profiling, timing) for own in measured]
                     break
                 self.disturbed += len(measured)
             else:
+                lost += 1
+                if lost == MOST_LOST:
+                    raise ValueError(
+                        "the machine must keep its speed to be measured, and its reference network took "
+                        f"{timing:.2f} times {self.reference_ms:.3g} ms beside the last networks, or changed; stop "
+                        "what else runs, or calibrate into another file"
+                    )
                 yield []
 
     def _measure_chunk(self, chunk: Sequence[Job], rounds: int) -> tuple[list[Measured], float, float]:
