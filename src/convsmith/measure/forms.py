@@ -35,6 +35,15 @@ def result_form(name: str, args: Sequence[Any]) -> Form | None:
     return None if shape is None or memory_format is None else Form(shape, memory_format)
 
 
+def map_tensors(value: Any, made: Callable[[Tensor], Any]) -> Any:
+    """An operator's argument or result with each tensor replaced, those in lists and tuples included."""
+    if isinstance(value, Tensor):
+        return made(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_tensors(item, made) for item in value)
+    return value
+
+
 def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
     """All tensors among an operator's arguments or results, those in lists included."""
     for value in values:

@@ -5,11 +5,14 @@ An operator stands under its ATen name without leading and trailing underscores,
 (`matmul`, `einsum`, `lstm`, ...) need no row: they are counted as the operators they consist of.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from torch._ops import OpOverload
 
 Formula = Callable[..., int]
 """(first output, *positional arguments of the operator) -> multiply-accumulates."""
@@ -155,3 +158,9 @@ NO_TRAFFIC = frozenset(
     ("empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided", "resize")
 )
 """Operators that reserve memory without writing it."""
+
+
+def operator_name(func: OpOverload[..., Any]) -> str:
+    """Under which an operator stands in these tables."""
+    namespace, _, name = func._schema.name.partition("::")
+    return name.strip("_") if namespace == "aten" else func._schema.name

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convsmith.measure.forms import result_form, tensors_in
+from convsmith.measure.forms import map_tensors, result_form, tensors_in
 from convsmith.measure.formulas import (
     CONVOLUTIONS,
     FORMULAS,
@@ -22,6 +22,7 @@ from convsmith.measure.formulas import (
     RESULT_FIRST,
     SHOWN_AS,
     WRITE_ONLY,
+    operator_name,
 )
 
 MEMO_SIZE = 8192
@@ -65,8 +66,7 @@ class Operator:
 
     def __init__(self, func: OpOverload[..., Any]) -> None:
         self.func = func  # kept alive: operators are found by id, since their hash is slow
-        namespace, _, name = func._schema.name.partition("::")
-        name = name.strip("_") if namespace == "aten" else func._schema.name
+        name = operator_name(func)
         tags = {tag.name for tag in func.tags}
         self.aten_name = name
         self.name = SHOWN_AS.get(name, name)
@@ -212,8 +212,8 @@ class OnMeta(Observer):  # type: ignore[no-untyped-call]
                 self.events.append(event)
                 return result
         else:
-            stand_ins = _replaced(args, self._stand_in)
-            options = {name: _replaced(value, self._stand_in) for name, value in kwargs.items()}
+            stand_ins = map_tensors(args, self._stand_in)
+            options = {name: map_tensors(value, self._stand_in) for name, value in kwargs.items()}
             if options.get("device") is not None:
                 options["device"] = torch.device("meta")
             result = _by_rule(operator, stand_ins, options)
@@ -294,14 +294,6 @@ def shapes_of(output: Any) -> Any:
     if isinstance(output, (list, tuple)):
         return (list if isinstance(output, list) else tuple)(map(shapes_of, output))
     return output
-
-
-def _replaced(value: Any, replace: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return replace(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_replaced(item, replace) for item in value)
-    return value
 
 
 def _signature(values: Iterable[Any], tensors: list[Tensor]) -> tuple[Any, ...]:

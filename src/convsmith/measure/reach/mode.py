@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convsmith.measure.forms import tensors_in
-from convsmith.measure.formulas import POINTWISE_WITHOUT_TAG
+from convsmith.measure.forms import map_tensors, tensors_in
+from convsmith.measure.formulas import POINTWISE_WITHOUT_TAG, operator_name
 
 Rule = Callable[..., Any]
 NOTHING, EVERYTHING = math.inf, -math.inf
@@ -91,7 +90,7 @@ class Reach(TorchDispatchMode):  # type: ignore[no-untyped-call]
         except (RuntimeError, TypeError, IndexError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(f"the receptive field cannot be followed through {func}: {reason}") from error
-        return _map_tensors(result, lambda tensor: torch.full(tensor.shape, EVERYTHING))
+        return map_tensors(result, lambda tensor: torch.full(tensor.shape, EVERYTHING))
 
     def _answer(self, func: Any, name: str, named: dict[str, Any]) -> Any:
         from convsmith.measure.reach.rules import RULES, elementwise
@@ -109,7 +108,7 @@ class Reach(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self.everything(func, named)
 
     def _new(self, func: Any, result: Any) -> Any:
-        result = _map_tensors(result, Tensor.contiguous)  # not the same memory under two indices
+        result = map_tensors(result, Tensor.contiguous)  # not the same memory under two indices
         results = list(tensors_in((result,)))
         self._reached.update(map(_storage, results))
         missing = len(func._schema.returns) - 1
@@ -131,12 +130,6 @@ class Reach(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return targets[0] if len(targets) == 1 else tuple(targets)
 
 
-def operator_name(func: OpOverload[..., Any]) -> str:
-    """As in `formulas.py`: without leading and trailing underscores, with the namespace unless it is ATen's."""
-    namespace, _, name = func._schema.name.partition("::")
-    return name.strip("_") if namespace == "aten" else func._schema.name
-
-
 def _by_name(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     arguments = func._schema.arguments
     named = {argument.name: value for argument, value in zip(arguments, args, strict=False)}
@@ -146,14 +139,6 @@ def _by_name(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[
         elif argument.name not in named and argument.has_default_value():
             named[argument.name] = argument.default_value
     return named
-
-
-def _map_tensors(value: Any, make: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return make(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_map_tensors(item, make) for item in value)
-    return value
 
 
 def _storage(tensor: Tensor) -> int:
