@@ -222,7 +222,7 @@ def test_random_networks_are_named_by_what_they_are_made_of():
         assert name == f"random {number}"
         assert set(made_of.split(", ")) <= parts
         shuffles = any(op.kind == "Transpose" for op in job.graph.ops)
-        shuffling = {"split_unit", "grouped_unit", "interleaved", "halves", "grouped"}
+        shuffling = {"split_unit", "shuffled", "interleaved", "condensed", "halves", "grouped"}
         assert not shuffles or set(made_of.split(", ")) & shuffling
 
 

@@ -113,6 +113,10 @@ CASES = {
     "a norm behind a sum": lambda w, x: w.conv(w.act(w.norm(w.add(x, w.act(x, "relu"))), "relu"), 16),
     "a gate": lambda w, x: w.mul(x, w.act(w.conv(w.global_pool(x), 32), "sigmoid")),
     "a shuffle": lambda w, x: w.shuffle(x, 4),
+    "an activation behind a shuffle": lambda w, x: w.conv(w.act(w.shuffle(x, 4), "silu"), 8),
+    "a choice of channels": lambda w, x: w.conv(w.choose(x, range(0, 32, 2)), 8),
+    "without bias": lambda w, x: w.act(w.conv(w.conv(x, 32, bias=False), 32, groups=4, bias=False), "relu"),
+    "rows and columns moved by one": lambda w, x: w.conv(w.crop(w.pad(x)), 8, stride=2),
 }
 
 

@@ -33,9 +33,9 @@ def _full(w: Writer, x: str, width: int, rng: Random, sizes: Sizes) -> str:
 
 def _grouped(w: Writer, x: str, width: int, rng: Random, sizes: Sizes) -> str:
     channels, kernel = w.shapes[x][0], rng.choice((1, 3, 3))
-    return w.act(
-        w.conv(x, channels, (kernel, kernel), stride=2, groups=sizes.groups(channels, channels)), rng.choice(ACTS)
-    )
+    width, groups = channels * rng.choice((1, 2)), channels if rng.random() < 0.2 else sizes.groups(channels, channels)
+    y = w.conv(x, width, (kernel, kernel), stride=2, groups=groups, bias=rng.random() < 0.5)
+    return w.act(y, rng.choice(ACTS))
 
 
 def _with_shortcut(w: Writer, x: str, width: int, rng: Random, sizes: Sizes) -> str:
@@ -45,16 +45,24 @@ def _with_shortcut(w: Writer, x: str, width: int, rng: Random, sizes: Sizes) -> 
 
 
 def _branches(w: Writer, x: str, width: int, rng: Random, sizes: Sizes) -> str:
-    pool = w.pool(x, rng.choice(("MaxPool", "AveragePool")), 3, 2, padded=rng.random() < 0.5)
-    return w.concat([w.act(w.conv(x, width, (3, 3), stride=2), rng.choice(ACTS)), pool])
+    pool, act = w.pool(x, rng.choice(("MaxPool", "AveragePool")), 3, 2, padded=rng.random() < 0.5), rng.choice(ACTS)
+    if rng.random() < 0.5:
+        return w.concat([w.act(w.conv(x, width, (3, 3), stride=2), act), pool])
+    inner = sizes.near(width / 4)
+    y = w.conv(w.act(w.conv(x, inner), act), inner, (3, 3), stride=2, groups=inner)
+    return w.act(w.concat([pool, w.conv(y, width, groups=sizes.groups(inner, width))]), act)
 
 
 def _cropped(w: Writer, x: str, width: int, rng: Random, sizes: Sizes) -> str:
     """Two pointwise convolutions of every other pixel, the second one pixel further (in cells)."""
-    if w.shapes[x][1] % 2:
+    padded, half = rng.random() < 0.3, max(1, width // 2)
+    if w.shapes[x][1] % 2 and not padded:
         x = w.pool(x, "MaxPool", 2, 1)  # an even size, of which both see as many pixels
-    half = max(1, width // 2)
-    return w.concat([w.conv(x, half, stride=2), w.conv(w.crop(x), half, stride=2)])
+    further = w.crop(w.pad(x) if padded else x)
+    return w.concat([w.conv(x, half, stride=2), w.conv(further, half, stride=2)])
 
 
-WAYS = (*(_pooled,) * 5, *(_depthwise,) * 6, *(_full,) * 6, _grouped, _with_shortcut, _branches, _cropped)
+WAYS = (
+    *(_pooled,) * 5, *(_depthwise,) * 6, *(_full,) * 6, *(_grouped,) * 3, _with_shortcut, *(_branches,) * 2,
+    *(_cropped,) * 2,
+)  # fmt: skip

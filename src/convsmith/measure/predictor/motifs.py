@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from convsmith.measure.predictor.steps import Sizes, pooled, squeeze
+from convsmith.measure.predictor.grouped import condensed, interleaved, shuffled
+from convsmith.measure.predictor.steps import Motif, Sizes, pooled, squeeze
 from convsmith.measure.predictor.writer import Writer
-
-Motif = Callable[[Writer, str, str], str]
 
 
 def _bottleneck(rng: Random, sizes: Sizes) -> Motif:
@@ -103,35 +102,6 @@ def _split_unit(rng: Random, sizes: Sizes) -> Motif:
     return apply
 
 
-def _grouped_unit(rng: Random, sizes: Sizes) -> Motif:
-    groups = rng.choice((2, 3, 4, 8))
-
-    def apply(w: Writer, x: str, act: str) -> str:
-        channels = w.shapes[x][0]
-        inner = max(1, channels // 4 // groups) * groups
-        own = groups if channels % groups == 0 else 1
-        y = w.act(w.conv(x, inner, groups=own), act)
-        y = w.conv(w.shuffle(y, groups), inner, (3, 3), groups=inner)
-        return w.act(w.add(x, w.conv(y, channels, groups=own)), act)
-
-    return apply
-
-
-def _interleaved(rng: Random, sizes: Sizes) -> Motif:
-    width = sizes.near(sizes.width * rng.choice((1, 2)))
-    groups, kernel = sizes.groups(width, width), rng.choice((1, 3, 3))
-    then, adds = rng.choice((1, groups, max(1, width // groups))), rng.random() < 0.5
-
-    def apply(w: Writer, x: str, act: str) -> str:
-        y = x if w.shapes[x][0] == width else w.act(w.conv(x, width), act)
-        z = w.conv(y, width, (kernel, kernel), groups=groups)
-        z = w.shuffle(z, groups) if 1 < groups < width else z
-        z = w.conv(z, width, groups=then if width % then == 0 else 1)
-        return w.act(w.add(z, y) if adds else z, act)
-
-    return apply
-
-
 def _inception(rng: Random, sizes: Sizes) -> Motif:
     widths = [sizes.near(sizes.width * rng.choice((0.25, 0.5, 1.0))) for _ in range(3)]
     inner = sizes.near(sizes.width / 2)
@@ -151,15 +121,21 @@ def _inception(rng: Random, sizes: Sizes) -> Motif:
 
 
 def _cell(rng: Random, sizes: Sizes) -> Motif:
+    """Sums of depthwise convolutions and poolings of earlier maps, side by side."""
     width = sizes.near(sizes.width / 2)
-    kernels = [rng.choice((3, 5, 7)) for _ in range(3)]
+    ways = [(rng.choice((3, 5, 7)), rng.choice((1, 1, 2)), rng.choice((1, 2))) for _ in range(rng.choice((3, 3, 4)))]
+
+    def convolved(w: Writer, y: str, kernel: int, dilation: int, times: int) -> str:
+        for _ in range(times if dilation == 1 else 1):
+            y = w.conv(w.act(y, "relu"), width, (kernel, kernel), groups=width, dilation=dilation)
+            y = w.conv(y, width)
+        return y
 
     def apply(w: Writer, x: str, act: str) -> str:
         h = w.conv(w.act(x, "relu"), width)
         parts = [h]
-        for kernel in kernels:
-            y = rng.choice(parts)
-            z = w.conv(w.conv(w.act(y, "relu"), width, (kernel, kernel), groups=width), width)
+        for way in ways:
+            z = convolved(w, rng.choice(parts), *way)
             other = pooled(w, h, rng, sizes) if rng.random() < 0.5 else h
             parts.append(w.add(z, other))
         return w.concat(parts[1:])
@@ -168,6 +144,6 @@ def _cell(rng: Random, sizes: Sizes) -> Motif:
 
 
 MOTIFS: tuple[Callable[[Random, Sizes], Motif], ...] = (
-    _bottleneck, _basic, _inverted, _inverted, _separable, _dense, _split_unit, _grouped_unit, _interleaved, _inception,
-    _cell,
+    _bottleneck, _basic, *(_inverted,) * 3, _separable, _dense, _split_unit, _inception, _cell,
+    *(interleaved,) * 2, shuffled, condensed,
 )  # fmt: skip

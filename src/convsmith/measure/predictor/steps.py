@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from random import Random
+from typing import TypeAlias
 
 from convsmith.measure.predictor.writer import Writer
+
+Motif: TypeAlias = Callable[[Writer, str, str], str]  # of the network, the map and the activation: the next map
 
 ACTS = ("relu", "relu", "relu", "relu6", "relu6", "silu", "hard_swish", "sigmoid", "identity")
 KERNELS = ((1, 1), (1, 1), (3, 3), (3, 3), (3, 3), (5, 5), (7, 7), (1, 7), (7, 1), (1, 3), (3, 1))
@@ -112,6 +115,6 @@ def _rare(w: Writer, x: str, rng: Random, sizes: Sizes) -> str:
 
 
 STEPS: tuple[Callable[[Writer, str, Random, Sizes], str], ...] = (
-    *(_convolution,) * 6, *(_residual,) * 3, *(squeeze,) * 2, *(_branches,) * 2, _halves, _pre_norm, pooled, _grouped,
-    _rare,
+    *(_convolution,) * 6, *(_residual,) * 3, *(squeeze,) * 2, *(_branches,) * 2, _halves, _pre_norm, pooled,
+    *(_grouped,) * 2, _rare,
 )  # fmt: skip

@@ -35,12 +35,12 @@ class Writer:
         stride: int = 1,
         groups: int = 1,
         dilation: int = 1,
+        bias: bool = True,
     ) -> str:
-        """A convolution with bias, padded to keep the map's size but for the stride."""
+        """A convolution, padded to keep the map's size but for the stride."""
         channels, height, side = self.shapes[x]
         fan_in = channels // groups * kernel[0] * kernel[1]
-        weight = self._weight(width, channels // groups, *kernel)
-        bias = self._weight(width)
+        weights = [self._weight(width, channels // groups, *kernel), *([self._weight(width)] if bias else [])]
         pads = [kernel[0] // 2 * dilation, kernel[1] // 2 * dilation]
         size = tuple(
             (s + 2 * p - dilation * (k - 1) - 1) // stride + 1
@@ -49,7 +49,7 @@ class Writer:
         self.macs += self.batch * width * fan_in * size[0] * size[1]
         return self.op(
             "Conv",
-            [x, weight, bias],
+            [x, *weights],
             (width, *size),
             kernel_shape=tuple(kernel),
             strides=(stride, stride),
@@ -125,6 +125,16 @@ class Writer:
         for name, width in zip(names, (first, channels - first), strict=True):
             self.shapes[name] = (width, *size)
         return names[0], names[1]
+
+    def choose(self, x: str, channels: Sequence[int]) -> str:
+        """Some channels of a map, in this order."""
+        return self.op("Gather", [x, self._sizes(*channels)], (len(channels), *self.shapes[x][1:]), axis=1)
+
+    def pad(self, x: str) -> str:
+        """The map with a row and a column of zeros behind its last ones."""
+        channels, height, side = self.shapes[x]
+        pads = self._sizes(0, 0, 0, 0, 0, 0, 1, 1)
+        return self.op("Pad", [x, pads, self.scalar(0.0)], (channels, height + 1, side + 1))
 
     def crop(self, x: str) -> str:
         """The map without its first row and column."""

@@ -8,6 +8,7 @@ from convsmith.measure.predictor.graph import Graph, Op
 from convsmith.measure.predictor.openvino.marks import ACTIVATIONS
 
 REARRANGING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "DepthToSpace", "SpaceToDepth")
+STAYING = ("Swish", "PRelu", "LeakyRelu")  # are no operators of one argument to OpenVINO
 BINARY = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min")
 
 
@@ -24,7 +25,8 @@ def _only_map(graph: Graph, op: Op) -> str | None:
     """The map that an operator changes number by number, all alike."""
     maps = [name for name in op.inputs if name and name not in graph.constants]
     numbers = all(math.prod(graph.shapes.get(name, ())) == 1 for name in op.inputs if name in graph.constants)
-    alike = op.kind in ACTIVATIONS or (op.kind in BINARY and numbers)
+    activates = op.kind in ACTIVATIONS and op.kind not in STAYING
+    alike = activates or (op.kind in BINARY and numbers)
     return maps[0] if alike and len(maps) == 1 else None
 
 
