@@ -7,6 +7,7 @@ import torch
 
 import convsmith as cs
 from convsmith.deploy import onnx as exporter
+from convsmith.deploy.passes.blocks import BLOCK
 from convsmith.deploy.passes.lean import lean
 from convsmith.measure.predictor.describe import describe
 from convsmith.nn import BasicBlock, Classifier, ConvNormAct, DenseBlock, InvertedResidual, ShuffleUnitV2
@@ -26,6 +27,10 @@ NETWORKS = {
     "residual": chain("residual", cs.spec(BasicBlock, 16), cs.spec(BasicBlock, 24, stride=2, se_ratio=0.25)),
     "mobile": chain("mobile", *[cs.spec(InvertedResidual, 16, se_ratio=0.25, act="hard_swish")] * 2),
     "dense": chain("dense", cs.spec(DenseBlock, num_layers=3, growth_rate=12)),
+    "odd": chain(
+        "odd", cs.spec(ConvNormAct, 18), cs.spec(InvertedResidual, 18, expansion=3.0), cs.spec(BasicBlock, 18)
+    ),
+    "odd shuffle": chain("odd shuffle", cs.spec(ShuffleUnitV2, 36, stride=2), *[cs.spec(ShuffleUnitV2, 36)] * 2),
     "shuffle": chain("shuffle", cs.spec(ShuffleUnitV2, 32, stride=2), *[cs.spec(ShuffleUnitV2, 32)] * 2),
     "sampled": spaces.get("stages", num_classes=10, in_channels=3, input_size=16).sample(Random(3)),
     "cells": cs.zoo.for_small_inputs(cs.zoo.get("darts_v2_cifar", num_classes=10), 8),
@@ -36,15 +41,15 @@ NETWORKS = {
 def test_an_architecture_runs_the_kernels_that_are_told_from_it(name, block, tmp_path):  # noqa: F811
     architecture, example = NETWORKS[name], torch.randn(1, 3, 16, 16)
     network = cs.network.build(architecture).eval()
-    model = exporter.convert(lean(network, example), example, {})
-    assert told(describe(architecture, (1, 3, 16, 16)), block) == optimised(model, tmp_path)
+    model = exporter.convert(lean(network, example, block=BLOCK), example, {})
+    assert told(describe(architecture, (1, 3, 16, 16), BLOCK), block) == optimised(model, tmp_path)
 
 
 def test_the_batch_is_in_the_shapes():
-    graph = describe(NETWORKS["residual"], (4, 3, 16, 16))
+    graph = describe(NETWORKS["residual"], (4, 3, 16, 16), BLOCK)
     assert graph.shapes[graph.outputs[0]] == (4, 10)
 
 
 def test_an_input_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="takes 3 channels, got an input of 1"):
-        describe(NETWORKS["residual"], (1, 1, 16, 16))
+        describe(NETWORKS["residual"], (1, 1, 16, 16), BLOCK)

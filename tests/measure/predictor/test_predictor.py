@@ -14,6 +14,7 @@ import pytest
 from safetensors import safe_open
 
 import convsmith as cs
+from convsmith.deploy.passes.blocks import BLOCK
 from convsmith.measure import LatencyPredictor, UnknownKernelWarning
 from convsmith.measure.predictor import predictor as module, table as tables, turns
 from convsmith.measure.predictor.describe import describe
@@ -72,7 +73,7 @@ def predictor(file, monkeypatch, tmp_path):
 
 
 def truth_ms(architecture, shape=SHAPE):
-    return fake.load(describe(architecture, shape)).latency_ms
+    return fake.load(describe(architecture, shape, BLOCK)).latency_ms
 
 
 def test_networks_never_measured_are_predicted(predictor):
@@ -143,7 +144,7 @@ def test_the_calibration_chooses_the_back_end(monkeypatch, tmp_path, file):
     kinds = {kernel.group for own in predictor._table.kernels for kernel in own}
     assert "brgconv_1x1 convolution" in kinds
     member = SPACE.sample(Random(0))
-    truth = fake.load_openvino(describe(member, SHAPE)).latency_ms
+    truth = fake.load_openvino(describe(member, SHAPE, None)).latency_ms
     assert predictor.predict_ms(member, SHAPE, unknown="ignore") == pytest.approx(truth, rel=0.3)
     with pytest.raises(ValueError, match="name another file, or remove it"):
         LatencyPredictor.calibrate(backend="openvino", path=file)
@@ -362,8 +363,8 @@ def test_blocks_are_exported_once(monkeypatch):
     monkeypatch.setitem(module.describe.__globals__, "_exported", lambda *a: exported.append(a) or export(*a))
     blocks = [cs.spec(InvertedResidual, 20, kernel_size=9), cs.spec(InvertedResidual, 20, kernel_size=9)]
     network = cs.Architecture(stem=[cs.spec(ConvNormAct, 20)], stages=[blocks, [cs.spec(MaxPool)]], name="twice")
-    first = describe(network, (1, 3, 20, 20))
+    first = describe(network, (1, 3, 20, 20), None)
     count = len(exported)
     assert count <= 3
-    assert describe(network, (1, 3, 20, 20)).ops == first.ops
+    assert describe(network, (1, 3, 20, 20), None).ops == first.ops
     assert len(exported) == count

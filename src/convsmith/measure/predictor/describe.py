@@ -3,7 +3,7 @@
 A block's graph is remembered by its spec and the shapes in front of it, as its counts are (`measure.cost`): a search
 pays for a block when it meets it first. The graph of a whole network is the same as that of its parts joined, unless a
 pass of `deploy.passes` reaches across blocks, as those do that take out channel shuffles and norms behind
-concatenations, or a block hands on several maps. A network with such blocks is exported whole, and
+concatenations or fill up maps, or a block hands on several maps. A network with such blocks is exported whole, and
 remembered by its structure.
 """
 
@@ -16,15 +16,16 @@ from torch import Tensor, nn
 
 from convsmith.arch import Architecture, BlockSpec
 from convsmith.deploy import onnx
-from convsmith.deploy.passes.blocks import BLOCK
 from convsmith.deploy.passes.lean import lean
 from convsmith.measure.predictor.graph import Graph, Shape, read, rename
 from convsmith.network import build, output_shapes
 from convsmith.network.build import build_block
 
 
-def describe(architecture: Architecture, input_shape: Shape) -> Graph:
+def describe(architecture: Architecture, input_shape: Shape, filled: int | None) -> Graph:
     """The graph that a back end is given for an architecture and an input of (N, C, H, W).
+
+    `filled` are the channels whose multiples its maps are filled up to (`lean`'s `block`).
 
     Raises ValueError where the input does not fit the architecture, and where a block cannot be exported.
     """
@@ -32,8 +33,8 @@ def describe(architecture: Architecture, input_shape: Shape) -> Graph:
     before, parts = shape, list[Graph]()
     for _, spec, behind in output_shapes(architecture, shape):
         graph = _block_graph(spec, before) if spec.carries == 1 and len(behind) == 1 else None
-        if graph is None:
-            return _whole(architecture, shape)
+        if graph is None or (filled and _is_filled(graph)):
+            return _whole(architecture, shape, filled)
         if graph.ops:
             parts.append(_placed(spec, before, len(parts)))
         (before,) = behind
@@ -76,27 +77,33 @@ def _reaches_across(graph: Graph) -> bool:
     return factor or bool(kinds & {"Transpose", "Gather"}) or {"Concat", "BatchNormalization"} <= kinds
 
 
+def _is_filled(graph: Graph) -> bool:
+    """Whether this has a depthwise convolution for which maps are filled up, all over the network."""
+    weights = ((op.attributes.get("group", 1), graph.shapes[op.inputs[1]]) for op in graph.ops if op.kind == "Conv")
+    return any(groups % 4 and groups == width > per_group == 1 for groups, (width, per_group, *_) in weights)
+
+
 @lru_cache(maxsize=16384)
 def _block_graph(spec: BlockSpec, shape: Shape) -> Graph | None:
     """The graph of one block; None where only the whole network tells it."""
     with torch.random.fork_rng(devices=[]):
         module, _ = build_block(spec, shape[1], spec.block)
         try:
-            graph = _exported(module.eval(), torch.randn(shape))
+            graph = _exported(module.eval(), torch.randn(shape), None)
         except ValueError:  # what cannot be exported by itself may be in a network, of which passes remove it
             return None
     return None if _reaches_across(graph) else graph
 
 
 @lru_cache(maxsize=256)
-def _whole(architecture: Architecture, input_shape: Shape) -> Graph:
+def _whole(architecture: Architecture, input_shape: Shape, filled: int | None) -> Graph:
     with torch.random.fork_rng(devices=[]):
-        return _exported(build(architecture).eval(), torch.randn(input_shape))
+        return _exported(build(architecture).eval(), torch.randn(input_shape), filled)
 
 
-def _exported(module: nn.Module, example: Tensor) -> Graph:
+def _exported(module: nn.Module, example: Tensor, filled: int | None) -> Graph:
     """The graph that the back end would give to the runtime."""
     from onnx import load_model_from_string
 
-    model = onnx.convert(lean(module, example, block=BLOCK), example, {})
+    model = onnx.convert(lean(module, example, block=filled), example, {})
     return read(load_model_from_string(model), [tuple(example.shape)])

@@ -100,7 +100,7 @@ class LatencyPredictor:
         turns = Turns(runtime, reference_ms=known[0].about.reference_ms if known else None)
         table = known[0] if known else Table(_about(runtime, turns.reference_ms))
         start = time.monotonic() - seconds
-        given = (Job(a.name, describe(a, tuple(shape))) for a, shape in architectures)
+        given = (Job(a.name, describe(a, tuple(shape), runtime.engine.filled)) for a, shape in architectures)
         for measured in turns.measure(_mixed(random_jobs(len(table)), given)):
             if known is None and not len(table):
                 table = Table(_about(runtime, turns.reference_ms))
@@ -178,7 +178,7 @@ class LatencyPredictor:
         self._runtime.check_here()
         if self._turns is None:
             self._turns = Turns(self._runtime, reference_ms=self.about.reference_ms)
-        jobs = [Job(one.name, describe(one, tuple(input_shape))) for one in architectures]
+        jobs = [Job(one.name, describe(one, tuple(input_shape), self._runtime.engine.filled)) for one in architectures]
         for measured in self._turns.measure(jobs, insist=True):
             self._table.add(measured)
             groups = {kernel.group for network in measured for kernel in network.kernels}
@@ -220,7 +220,8 @@ class LatencyPredictor:
         return bool(self._fitted.unknown([kernel]))
 
     def _kernels(self, architecture: Architecture, input_shape: Shape) -> list[Kernel]:
-        return self._runtime.kernels(self._runtime.executed(describe(architecture, input_shape)))
+        graph = describe(architecture, input_shape, self._runtime.engine.filled)
+        return self._runtime.kernels(self._runtime.executed(graph))
 
 
 def _open(file: Path | None, runtime: Runtime) -> tuple[Table, dict[str, Any]] | None:

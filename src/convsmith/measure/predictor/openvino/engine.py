@@ -21,4 +21,4 @@ def block() -> int:
     return next((size for key, size in (("avx512", 16), ("avx2", 8)) if any(key in name for name in names)), 0)
 
 
-OPENVINO = Engine("openvino", RESTATED, block, executed, kernels, VERSION, Session)
+OPENVINO = Engine("openvino", RESTATED, block, executed, kernels, VERSION, None, Session)
