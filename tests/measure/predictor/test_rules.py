@@ -40,7 +40,7 @@ def optimised(model, tmp_path):
         kind = f"nchwc.{node.op_type}" if blocked else node.op_type
         activation = attributes.get("activation", b"")
         taps = weights[node.input[1]][2:] if kind.endswith("Conv") else ()
-        found.append(described(kind, attributes, activation.decode(), taps, [n for n in node.input if n]))
+        found.append(described(kind, attributes, activation.decode(), taps, list(node.input)))
     return Counter(found)
 
 
@@ -50,7 +50,7 @@ def told(graph, block):
     for op in ran.ops:
         taps = ran.shapes[op.inputs[1]][2:] if op.kind.endswith("Conv") else ()
         activation = op.attributes.get("activation", "")
-        found.append(described(op.kind, op.attributes, activation, taps, [n for n in op.inputs if n]))
+        found.append(described(op.kind, op.attributes, activation, taps, op.inputs))
     return Counter(found)
 
 
@@ -58,7 +58,8 @@ def described(kind, attributes, activation, taps, inputs):
     if not kind.endswith("Conv"):
         return kind, activation
     strides, groups = tuple(attributes.get("strides", (1, 1))), attributes.get("group", 1)
-    return kind, activation, tuple(taps), strides, groups, len(inputs) > 3
+    bias, adds = (bool(name) for name in (*inputs[2:4], "", "")[:2])
+    return kind, activation, tuple(taps), strides, groups, bias, adds
 
 
 @pytest.mark.parametrize("number", range(40))
@@ -116,6 +117,8 @@ CASES = {
     "an activation behind a shuffle": lambda w, x: w.conv(w.act(w.shuffle(x, 4), "silu"), 8),
     "a choice of channels": lambda w, x: w.conv(w.choose(x, range(0, 32, 2)), 8),
     "without bias": lambda w, x: w.act(w.conv(w.conv(x, 32, bias=False), 32, groups=4, bias=False), "relu"),
+    "a norm behind what has no bias": lambda w, x: w.act(w.norm(w.conv(x, 42, (3, 3), groups=2, bias=False)), "relu"),
+    "a sum without bias": lambda w, x: w.act(w.add(w.conv(x, 32, groups=4, bias=False), w.act(x, "relu")), "relu"),
     "rows and columns moved by one": lambda w, x: w.conv(w.crop(w.pad(x)), 8, stride=2),
 }
 

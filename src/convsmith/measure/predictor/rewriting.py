@@ -118,7 +118,7 @@ def is_plain_conv(op: Op) -> bool:
 
 
 def fold_norms(graph: Graph) -> None:
-    """A norm behind a convolution, or a product or sum with one number a channel, goes into its weights."""
+    """A norm behind a convolution, or a product or sum with one number a channel, goes into its weights and bias."""
 
     def foldable(graph: Graph, op: Op, name: str) -> bool:
         if op.kind == "BatchNormalization":
@@ -132,7 +132,12 @@ def fold_norms(graph: Graph) -> None:
         one = op.kind == "Mul" and all(size == 1 for size in shape)
         return one or (len(shape) in (3, 4) and shape[-3:] == (channels, 1, 1))
 
-    merge_next(graph, is_plain_conv, foldable, lambda writer, op: None)
+    def bias(writer: Op, op: Op) -> None:
+        if op.kind != "Mul" and len(writer.inputs) < 3:
+            shifts = op.inputs[2] if op.kind == "BatchNormalization" else None
+            writer.inputs = [*writer.inputs, shifts or next(n for n in op.inputs if n not in writer.outputs)]
+
+    merge_next(graph, is_plain_conv, foldable, bias)
 
 
 def merge_silu(graph: Graph, kind: str) -> None:

@@ -104,14 +104,16 @@ def _grouped(w: Writer, x: str, rng: Random, sizes: Sizes) -> str:
 
 
 def _rare(w: Writer, x: str, rng: Random, sizes: Sizes) -> str:
-    """What few networks have: other activations, a norm over channels, dilated depthwise convolutions."""
+    """What few networks have: other activations, norms over channels or unfolded, dilated depthwise convolutions."""
     way = rng.random()
     if way < 0.4:
         return w.act(x, rng.choice(("tanh", "leaky_relu", "hard_sigmoid")))
     if way < 0.6:
         return w.response_norm(x, 5)
     channels, kernel = w.shapes[x][0], rng.choice((3, 5))
-    return w.conv(x, channels, (kernel, kernel), groups=channels, dilation=2)
+    if way < 0.8:
+        return w.conv(x, channels, (kernel, kernel), groups=channels, dilation=2)
+    return w.act(w.norm(w.conv(x, sizes.some(), (kernel, kernel), bias=False)), rng.choice(ACTS))
 
 
 STEPS: tuple[Callable[[Writer, str, Random, Sizes], str], ...] = (

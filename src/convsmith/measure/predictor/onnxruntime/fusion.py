@@ -35,7 +35,7 @@ def fuse(graph: Graph) -> Graph:
 
 
 def fuse_behind_layout(graph: Graph) -> None:
-    """Where a convolution stayed plain: a sum goes into it, with the activation behind, and its name changes."""
+    """Where a convolution with bias stayed plain: a sum goes into it, with the activation behind; its name changes."""
     uses, producers = graph.uses(), graph.producers()
     place = {id(op): i for i, op in enumerate(graph.ops)}
     gone: set[int] = set()
@@ -45,11 +45,11 @@ def fuse_behind_layout(graph: Graph) -> None:
             fitting = [
                 (place[id(writer)], n, writer)
                 for n, (name, writer) in enumerate(zip(op.inputs, writers, strict=True))
-                if writer is not None and is_plain_conv(writer) and uses[name] == 1 and len(writer.inputs) < 4
+                if writer is not None and is_plain_conv(writer) and uses[name] == 1 and len(writer.inputs) == 3
             ]
             if fitting:  # of two the one that runs first
                 _, n, writer = min(fitting)
-                writer.inputs = [*writer.inputs, *[""] * (3 - len(writer.inputs)), op.inputs[1 - n]]
+                writer.inputs = [*writer.inputs, op.inputs[1 - n]]
                 writer.outputs = list(op.outputs)
                 producers[op.outputs[0]] = writer
                 gone.add(id(op))
