@@ -27,6 +27,12 @@ NETWORKS = {
     "residual": chain("residual", cs.spec(BasicBlock, 16), cs.spec(BasicBlock, 24, stride=2, se_ratio=0.25)),
     "mobile": chain("mobile", *[cs.spec(InvertedResidual, 16, se_ratio=0.25, act="hard_swish")] * 2),
     "dense": chain("dense", cs.spec(DenseBlock, num_layers=3, growth_rate=12)),
+    "merged": chain(
+        "merged",
+        *[cs.spec(InvertedResidual, width, expansion=n) for width, n in ((8, 1.0), (64, 6.0), (24, 3.0))],
+        cs.spec(ConvNormAct, 24, act="identity"),
+        cs.spec(ConvNormAct, 16, kernel_size=1),
+    ),
     "odd": chain(
         "odd", cs.spec(ConvNormAct, 18), cs.spec(InvertedResidual, 18, expansion=3.0), cs.spec(BasicBlock, 18)
     ),

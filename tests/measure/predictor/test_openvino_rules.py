@@ -99,6 +99,25 @@ def strided_with_two_readers(w, x):
     return w.concat([w.conv(y, 16, stride=2), w.conv(w.act(y, "sigmoid"), 16, stride=2)])
 
 
+def first(w, x):
+    """A map whose channels come first."""
+    return w.act(x, "hard_sigmoid")
+
+
+def gated(w, x, gate):
+    return w.mul(x, w.act(w.conv(w.global_pool(gate), 32), "sigmoid"))
+
+
+def in_part(w, x, act):
+    kept, y = w.split(x, 16)
+    return w.concat([kept, w.act(y, act)])
+
+
+def joined_twice(w, x):
+    parts = [w.concat([x, w.pool(x, "MaxPool", 3, 1)]), w.concat([x, w.act(x, "relu")])]
+    return w.add(*(w.pool(part, "MaxPool", 3, 1) for part in parts))
+
+
 CASES = {
     "a dilated depthwise convolution": lambda w, x: w.conv(x, 32, (3, 3), groups=32, dilation=2),
     "groups of a vector": lambda w, x: w.conv(x, 32, (3, 3), groups=2),
@@ -138,6 +157,20 @@ CASES = {
     "a shuffle in front of a product": lambda w, x: w.linear(w.flatten(w.shuffle(w.conv(x, 8), 2)), 10),
     "parts that are joined again": lambda w, x: w.conv(w.concat(w.split(x, 8)), 8),
     "parts in another order": lambda w, x: w.conv(w.concat(w.split(x, 8)[::-1]), 8),
+    "a stride between an activation and a shuffle": lambda w, x: w.conv(w.act(w.shuffle(x, 4), "relu"), 8, stride=2),
+    "a gated map with its channels first": lambda w, x: gated(w, first(w, x), first(w, x)),
+    "a gate for a map with its channels first": lambda w, x: gated(w, first(w, x), x),
+    "a sum of maps in both layouts": lambda w, x: w.act(w.add(first(w, x), w.act(x, "relu")), "relu"),
+    "both layouts side by side": lambda w, x: w.concat([x, first(w, x)]),
+    "more maps with their channels first": lambda w, x: w.concat([x, *(first(w, y) for y in (x, w.act(x, "relu")))]),
+    "a part with its channels first": lambda w, x: in_part(w, x, "hard_sigmoid"),
+    "a part of a map with its channels first": lambda w, x: in_part(w, first(w, x), "relu"),
+    "parts of maps with their channels first": lambda w, x: in_part(w, first(w, x), "hard_sigmoid"),
+    "parts of what is joined": lambda w, x: in_part(w, w.concat([first(w, x), first(w, w.act(x, "relu"))]), "relu"),
+    "a map that is joined twice": lambda w, x: joined_twice(w, first(w, x)),
+    "a map beside itself": lambda w, x: w.concat([first(w, x)] * 2),
+    "cropped with its channels first": lambda w, x: w.conv(w.crop(first(w, x)), 8),
+    "an activation of a map with its channels first": lambda w, x: w.conv(w.act(first(w, x), "relu"), 8),
     "small products": lambda w, x: products(w, x, 256),
     "products": lambda w, x: products(w, x, 257),
     "one pixel": lambda w, x: w.flatten(w.conv(w.global_pool(x), 10)),

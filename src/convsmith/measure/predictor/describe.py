@@ -1,10 +1,10 @@
 """The graph of an architecture, joined from graphs of its blocks, each exported once.
 
 A block's graph is remembered by its spec and the shapes in front of it, as its counts are (`measure.cost`): a search
-pays for a block when it meets it first. The graph of a whole network is the same as that of its parts joined, unless a
-pass of `deploy.passes` reaches across blocks, as those do that take out channel shuffles and norms behind
-concatenations or fill up maps, or a block hands on several maps. A network with such blocks is exported whole, and
-remembered by its structure.
+pays for a block when it meets it first. The graph of a whole network is the same as that of its parts joined, but for
+convolutions that meet at their borders, unless a pass of `deploy.passes` reaches across blocks, as those do that take
+out channel shuffles and norms behind concatenations or fill up maps, or a block hands on several maps. A network with
+such blocks is exported whole, and remembered by its structure.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from convsmith.arch import Architecture, BlockSpec
 from convsmith.deploy import onnx
 from convsmith.deploy.passes.lean import lean
 from convsmith.measure.predictor.graph import Graph, Shape, read, rename
+from convsmith.measure.predictor.merged import merge_convolutions
 from convsmith.network import build, output_shapes
 from convsmith.network.build import build_block
 
@@ -44,6 +45,7 @@ def describe(architecture: Architecture, input_shape: Shape, filled: int | None)
         joined.shapes.update(part.shapes)
         joined.constants.update(part.constants)
         joined.opset = part.opset
+    merge_convolutions(joined)
     return joined
 
 

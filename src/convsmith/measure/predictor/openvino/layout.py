@@ -1,6 +1,8 @@
 """Which kernel OpenVINO chooses for each operator, and where maps are put into another layout.
 
-Maps of four axes have their channels last. What needs them first is given a copy, unless both are the same in memory.
+Convolutions have the channels of maps of four axes last, some operators have them first, and all others take their maps
+as they are. A map that is needed otherwise is copied, unless both are the same in memory. With channels first, the maps
+of one image lie in one piece side by side: nothing is moved to split or to join them, but a map can lie in one place.
 """
 
 from __future__ import annotations
@@ -10,43 +12,98 @@ import math
 from convsmith.measure.predictor.graph import Graph, Op, Shape
 
 VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-CHANNELS_FIRST = (*VIEWS, "Math", "Transpose", "Gather", "Softmax")  # else the channels are last
+CHANNELS_FIRST = (*VIEWS, "Math", "Transpose", "Gather", "Softmax")
+CHANNELS_LAST = ("Convolution", "Deconvolution")
 
 
 def lay_out(graph: Graph, block: int) -> None:
     """Add the copies, take out what only looks at a map in another way, and name the kernels; `graph` is changed."""
-    last = dict.fromkeys(graph.inputs, False)  # whether the channels of a map are last
-    made: dict[tuple[str, bool], str] = {}
-    views: dict[str, str] = {}
-    ops = []
+    _Layout(graph, block).run()
 
-    def taken(name: str, wanted: bool) -> str:
-        if name not in last or last[name] == wanted:
+
+class _Layout:
+    def __init__(self, graph: Graph, block: int):
+        self.graph, self.block = graph, block
+        self.last = dict.fromkeys(graph.inputs, False)  # whether the channels of a map are last
+        self.made: set[str] = set()
+        self.kinds: dict[str, list[str]] = {}  # of a map's readers
+        for op in graph.ops:
+            for name in op.inputs:
+                self.kinds.setdefault(name, []).append(op.kind)
+        self.ops: list[Op] = []
+        self.parts: set[str] = set()  # of maps that are split where they are
+        self.joined: list[Op] = []  # whose maps are written to where they shall be
+
+    def run(self) -> None:
+        graph = self.graph
+        for op in graph.ops:
+            wanted = self._wanted(op)
+            joined = op.kind == "Concatenation" and not wanted and self._is_one_piece(op)
+            op.inputs = [
+                name if name in graph.constants else self._taken(name, wanted, alone=joined) for name in op.inputs
+            ]
+            written = wanted and not (op.kind == "Split" and self._parts_are_first(op))
+            self.last.update({name: written for name in op.outputs if len(graph.shapes[name]) == 4})
+            if op.kind not in VIEWS:
+                op.attributes = {**op.attributes, "kernel": kernel(graph, op, self.block)}
+                self.ops.append(op)
+            if joined:
+                self.joined.append(op)
+            elif op.kind == "Split" and not wanted and self._is_one_piece(op):
+                self.parts.update(op.outputs)
+        self._copy_what_lies_elsewhere()
+        graph.outputs = [self._taken(name, False) for name in graph.outputs]
+        graph.ops = self.ops
+
+    def _wanted(self, op: Op) -> bool:
+        """Whether an operator reads its maps with their channels last."""
+        maps = [name for name in op.inputs if name in self.last]
+        if op.kind in CHANNELS_FIRST or op.kind in CHANNELS_LAST or not maps:
+            return op.kind not in CHANNELS_FIRST
+        if op.kind == "Concatenation":
+            return 2 * sum(self.last[name] for name in maps) >= len(maps)
+        # What takes the least copying; where nothing moves there is something to do nevertheless.
+        copied = {True: 0, False: 0}
+        for name in maps:
+            shape = self.graph.shapes[name]
+            copied[not self.last[name]] += 1 if same_in_memory(shape) else math.prod(shape)
+        return copied[True] <= copied[False]
+
+    def _parts_are_first(self, op: Op) -> bool:
+        """Whether a split, which reads channels last, writes them first: as something behind it needs them."""
+        return any(kind in CHANNELS_FIRST for name in op.outputs for kind in self.kinds.get(name, ()))
+
+    def _is_one_piece(self, op: Op) -> bool:
+        axis = op.attributes.get("axis", 0)
+        return math.prod(self.graph.shapes[op.outputs[0]][:axis]) == 1
+
+    def _copy_what_lies_elsewhere(self) -> None:
+        """Joined are copies of parts of a map, and of a map that is joined again behind."""
+        later: set[str] = set()
+        for op in reversed(self.joined):
+            place = self.ops.index(op)
+            for n, name in reversed(list(enumerate(op.inputs))):
+                if name in later | self.parts and not same_in_memory(self.graph.shapes[name]):
+                    op.inputs[n] = f"{name}/joined {place} {n}"
+                    self.ops.insert(place, self._copy(name, op.inputs[n]))
+                later.add(name)
+
+    def _copy(self, name: str, made: str) -> Op:
+        self.graph.shapes[made] = self.graph.shapes[name]
+        return Op("Reorder", [name], [made], {"covers": (), "kernel": "", "body": ()})
+
+    def _taken(self, name: str, wanted: bool, *, alone: bool = False) -> str:
+        """The map in a layout, as it is or copied; `alone` is a copy for one reader, all others share one."""
+        graph = self.graph
+        if self.last.get(name, wanted) == wanted or same_in_memory(graph.shapes[name]):
             return name
-        if (name, wanted) not in made:
-            made[name, wanted] = name
-            if not same_in_memory(graph.shapes[name]):
-                made[name, wanted] = f"{name}/{'last' if wanted else 'first'}"
-                graph.shapes[made[name, wanted]] = graph.shapes[name]
-                attributes = {"covers": (), "kernel": "", "body": ()}
-                ops.append(Op("Reorder", [name], [made[name, wanted]], attributes))
-        return made[name, wanted]
-
-    for op in graph.ops:
-        wanted = op.kind not in CHANNELS_FIRST
-        if op.kind in ("Reduce", "Pooling"):  # take their map as it is
-            wanted = last.get(op.inputs[0], wanted)
-        op.inputs = [taken(name, wanted) if name not in graph.constants else name for name in op.inputs]
-        for name in op.outputs:
-            if len(graph.shapes[name]) == 4:
-                last[name] = wanted
-        if op.kind in VIEWS:
-            views[op.outputs[0]] = op.inputs[0]
-            continue
-        op.attributes = {**op.attributes, "kernel": kernel(graph, op, block)}
-        ops.append(op)
-    graph.outputs = [taken(name, False) for name in graph.outputs]
-    graph.ops = ops
+        made = f"{name}/{wanted}"
+        if alone:
+            made = f"{made} {len(self.ops)}"
+        if made not in self.made:
+            self.made.add(made)
+            self.ops.append(self._copy(name, made))
+        return made
 
 
 def same_in_memory(shape: Shape) -> bool:

@@ -41,9 +41,9 @@ def prepared(graph: Graph) -> Graph:
     for op in graph.ops:
         op.attributes = {**op.attributes, "covers": tuple(op.outputs[-1:])}
     _drop_identities(graph)
+    move_strides(graph)
     move_up(graph)
     _join_shuffles(graph)
-    move_strides(graph)
     return graph
 
 
