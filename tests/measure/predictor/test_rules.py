@@ -102,6 +102,9 @@ CASES = {
     "but not one without its padding": lambda w, x: w.pool(x, "AveragePool", 3, 2, ceil=True, padded=False),
     "padding before an average": lambda w, x: w.response_norm(x, 5),
     "the first of two plain convolutions takes a sum": lambda w, x: first_of_two(w, x, False),
+    "and not the one that could run first": lambda w, x: w.act(
+        w.add(w.conv(w.shuffle(w.conv(x, 32), 4), 42, groups=2), w.conv("input", 42, groups=3)), "relu"
+    ),
     "whichever is named first": lambda w, x: first_of_two(w, x, True),
     "cropped": lambda w, x: w.conv(w.crop(x), 16, stride=2),
     "a depthwise convolution of 42": lambda w, x: w.conv(w.conv(x, 42), 42, (3, 3), groups=42),

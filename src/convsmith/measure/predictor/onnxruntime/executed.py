@@ -15,7 +15,8 @@ def executed(graph: Graph, block: int) -> Graph:
     Block 0 is a processor for which the runtime has no blocked kernels.
     """
     laid_out = fuse(graph)
+    places = {name: place for place, op in enumerate(laid_out.ops) for name in op.outputs}
     if block:
         laid_out = lay_out(laid_out, block)
-    fuse_behind_layout(laid_out)
+    fuse_behind_layout(laid_out, places)
     return laid_out

@@ -5,7 +5,7 @@ Found by reading what 1.32 writes as its optimised graph. The order of the steps
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from convsmith.measure.predictor.graph import Graph, Op
@@ -34,20 +34,22 @@ def fuse(graph: Graph) -> Graph:
     return graph
 
 
-def fuse_behind_layout(graph: Graph) -> None:
-    """Where a convolution with bias stayed plain: a sum goes into it, with the activation behind; its name changes."""
+def fuse_behind_layout(graph: Graph, places: Mapping[str, int]) -> None:
+    """Where a convolution with bias stayed plain: a sum goes into it, with the activation behind; its name changes.
+
+    `places` are those of the maps in the order of the operators that the runtime was given.
+    """
     uses, producers = graph.uses(), graph.producers()
-    place = {id(op): i for i, op in enumerate(graph.ops)}
     gone: set[int] = set()
     for op in graph.ops:
         if op.kind == "Add" and len({graph.shapes.get(name) for name in op.inputs}) == 1:
             writers = [producers.get(name) for name in op.inputs]
             fitting = [
-                (place[id(writer)], n, writer)
+                (places[name], n, writer)
                 for n, (name, writer) in enumerate(zip(op.inputs, writers, strict=True))
                 if writer is not None and is_plain_conv(writer) and uses[name] == 1 and len(writer.inputs) == 3
             ]
-            if fitting:  # of two the one that runs first
+            if fitting:  # of two the one that was given first
                 _, n, writer = min(fitting)
                 writer.inputs = [*writer.inputs, op.inputs[1 - n]]
                 writer.outputs = list(op.outputs)
