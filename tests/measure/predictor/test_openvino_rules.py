@@ -113,6 +113,10 @@ def in_part(w, x, act):
     return w.concat([kept, w.act(y, act)])
 
 
+def dense(w, x):
+    return w.concat([x, w.conv(x, 8, (3, 3))])
+
+
 def joined_twice(w, x):
     parts = [w.concat([x, w.pool(x, "MaxPool", 3, 1)]), w.concat([x, w.act(x, "relu")])]
     return w.add(*(w.pool(part, "MaxPool", 3, 1) for part in parts))
@@ -171,6 +175,8 @@ CASES = {
     "a map beside itself": lambda w, x: w.concat([first(w, x)] * 2),
     "cropped with its channels first": lambda w, x: w.conv(w.crop(first(w, x)), 8),
     "an activation of a map with its channels first": lambda w, x: w.conv(w.act(first(w, x), "relu"), 8),
+    "joined and joined again": lambda w, x: w.concat([w.conv(x, 8), w.concat([w.conv(x, 4), w.concat([x, x])])]),
+    "joined, read and joined again": lambda w, x: dense(w, dense(w, x)),
     "small products": lambda w, x: products(w, x, 256),
     "products": lambda w, x: products(w, x, 257),
     "one pixel": lambda w, x: w.flatten(w.conv(w.global_pool(x), 10)),

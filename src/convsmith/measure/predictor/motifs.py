@@ -107,10 +107,12 @@ def _inception(rng: Random, sizes: Sizes) -> Motif:
     inner = sizes.near(sizes.width / 2)
     long = rng.choice(((5, 5), (3, 3), (1, 7)))
     kind, padded = rng.choice(("MaxPool", "AveragePool")), rng.random() < 0.5
+    taps: list[tuple[int, int]] = [(1, 3), (3, 1)] if rng.random() < 0.3 else [(3, 3)]
 
     def apply(w: Writer, x: str, act: str) -> str:
         a = w.act(w.conv(x, widths[0]), act)
-        b = w.act(w.conv(w.act(w.conv(x, inner), act), widths[1], (3, 3)), act)
+        b = w.act(w.conv(x, inner), act)
+        b = w.concat([w.act(w.conv(b, widths[1], each), act) for each in taps])
         c = w.act(w.conv(w.act(w.conv(x, inner), act), widths[2], long), act)
         if long == (1, 7):
             c = w.act(w.conv(c, widths[2], (7, 1)), act)

@@ -113,7 +113,9 @@ class Writer:
         return self.op("Mul", [a, b], max(self.shapes[a], self.shapes[b]))
 
     def concat(self, parts: Sequence[str]) -> str:
-        """Maps side by side."""
+        """Maps side by side; one alone is what it is."""
+        if len(parts) == 1:
+            return parts[0]
         channels = sum(self.shapes[part][0] for part in parts)
         return self.op("Concat", list(parts), (channels, *self.shapes[parts[0]][1:]), axis=1)
 

@@ -34,6 +34,7 @@ def prepared(graph: Graph) -> Graph:
     share_equal(graph)
     join_slices(graph)
     _drop_rejoined(graph)
+    _join_at_once(graph)
     drop_unread(graph)
     fuse_pads(graph)
     fold_norms(graph)
@@ -69,6 +70,20 @@ def _drop_rejoined(graph: Graph) -> None:
         return split.inputs[0] if split.attributes.get("axis", 0) == op.attributes.get("axis") else None
 
     drop_copies(graph, rejoined)
+
+
+def _join_at_once(graph: Graph) -> None:
+    """Maps that are put side by side, and then beside others alone, are so at once."""
+    uses, producers = graph.uses(), graph.producers()
+    for op in graph.ops:
+        if op.kind != "Concat":
+            continue
+        parts = []
+        for name in op.inputs:
+            inner = producers.get(name)
+            joins = inner is not None and inner.kind == "Concat" and inner.attributes == op.attributes
+            parts += inner.inputs if inner is not None and joins and uses[name] == 1 else [name]
+        op.inputs = parts
 
 
 def _drop_identities(graph: Graph) -> None:
