@@ -3,8 +3,8 @@
 A block's graph is remembered by its spec and the shapes in front of it, as its counts are (`measure.cost`): a search
 pays for a block when it meets it first. The graph of a whole network is the same as that of its parts joined, but for
 convolutions that meet at their borders, unless a pass of `deploy.passes` reaches across blocks, as those do that take
-out channel shuffles and norms behind concatenations or fill up maps, or a block hands on several maps. A network with
-such blocks is exported whole, and remembered by its structure.
+out channel shuffles and norms behind concatenations or fill up maps, a block hands on several maps, or one needs
+torch's exporter. A network with such blocks is exported whole, and remembered by its structure.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from convsmith.arch import Architecture, BlockSpec
 from convsmith.deploy import onnx
+from convsmith.deploy.onnx.graph import OPSET
 from convsmith.deploy.passes.lean import lean
 from convsmith.measure.predictor.graph import Graph, Shape, read, rename
 from convsmith.measure.predictor.merged import merge_convolutions
@@ -34,7 +35,7 @@ def describe(architecture: Architecture, input_shape: Shape, filled: int | None)
     before, parts = shape, list[Graph]()
     for _, spec, behind in output_shapes(architecture, shape):
         graph = _block_graph(spec, before) if spec.carries == 1 and len(behind) == 1 else None
-        if graph is None or (filled and _is_filled(graph)):
+        if graph is None or graph.opset != OPSET or (filled and _is_filled(graph)):
             return _whole(architecture, shape, filled)
         if graph.ops:
             parts.append(_placed(spec, before, len(parts)))
@@ -104,8 +105,18 @@ def _whole(architecture: Architecture, input_shape: Shape, filled: int | None) -
 
 
 def _exported(module: nn.Module, example: Tensor, filled: int | None) -> Graph:
-    """The graph that the back end would give to the runtime."""
+    """The graph that the back end would give to the runtime, of a network of our own with trained weights."""
     from onnx import load_model_from_string
 
+    _train(module)
     model = onnx.convert(lean(module, example, block=filled), example, {})
     return read(load_model_from_string(model), [tuple(example.shape)])
+
+
+@torch.no_grad()
+def _train(module: nn.Module) -> None:
+    """Move biases, scales and means off the zeros and ones of a fresh network: runtimes leave those out."""
+    vectors = [parameter for parameter in module.parameters() if parameter.dim() == 1]
+    means = [buffer for name, buffer in module.named_buffers() if name.endswith("running_mean")]
+    for vector in (*vectors, *means):
+        vector += 0.01 + 0.1 * torch.rand_like(vector)
