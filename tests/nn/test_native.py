@@ -38,6 +38,16 @@ def test_what_the_compiler_says_is_said(monkeypatch, tmp_path, caplog):
     assert "no-such-option" in caplog.text
 
 
+def test_another_header_is_another_library(monkeypatch, tmp_path):
+    header = tmp_path / "kernel.h"
+    header.write_text("// one")
+    assert native.HEADERS
+    monkeypatch.setattr(native, "HEADERS", (header,))
+    first = native._library()
+    header.write_text("// two")
+    assert native._library() != first
+
+
 @needs_a_compiler
 def test_a_later_process_finds_what_was_built(tmp_path, monkeypatch):
     """In a folder of its own: nothing is there at first, and then eager passes take the operator without a build."""

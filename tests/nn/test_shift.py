@@ -194,13 +194,17 @@ def test_compiled_it_is_the_same_in_value_and_gradient(form, interleaved):
     assert torch.equal(*(torch.autograd.grad(z, x, gradient)[0] for z in (y, block(x))))
 
 
+# Of the widths 8, 16, 7, 12 and 33 each is made in tiles of another width, or with one that overlaps.
+SIZES = (1, 1), (2, 5), (3, 8), (5, 16), (7, 7), (9, 12), (40, 33)
+
+
 @needs_a_compiler
 @pytest.mark.parametrize("form", [ROWS, LAST])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.float64])
 def test_the_operator_of_compiled_programs(dtype, form):
     assert native.is_built()
     kernels = (9, 3), (29, 3), (27, 5), (3, 1), (200, 3), (160, 5), (144, 3), (90, 3)
-    cases = product(kernels, (1, 3), (1, 2), (False, True), (1, -1), ((1, 1), (2, 5), (9, 12), (40, 33)))
+    cases = product(kernels, (1, 3), (1, 2), (False, True), (1, -1), SIZES)
     for (channels, kernel_size), dilation, stride, interleaved, sign, size in cases:
         if sign < 0 and stride > 1:
             continue
@@ -211,6 +215,32 @@ def test_the_operator_of_compiled_programs(dtype, form):
         assert y.is_contiguous(memory_format=form)
     for check in ("test_schema", "test_faketensor"):
         torch.library.opcheck(torch.ops.convsmith.shift.default, (x, *moves, form is LAST), test_utils=check)
+
+
+@needs_a_compiler
+@pytest.mark.parametrize(("channels", "kernel_size"), [(300, 3), (300, 5)])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_of_large_maps_memory_is_asked_for_ahead_of_time(channels, kernel_size, interleaved):
+    assert native.is_built()
+    x = torch.randint(256, (2, channels, 61, 60)).to(torch.int32).to(memory_format=LAST)
+    assert 2 * x.nbytes > 8 << 20
+    moves = Moves(kernel_size, 1, 1, interleaved)
+    assert torch.equal(shift_cpu.by_operator(x, moves), by_padding(x, moves))
+
+
+@needs_a_compiler
+def test_compiled_for_any_size_it_stays_the_operator():
+    torch._dynamo.reset()
+    assert native.is_built()
+    run = torch.compile(Shift(29), fullgraph=True, dynamic=True, backend="aot_eager")
+    for shape in ((2, 29, 6, 5), (3, 29, 8, 16), (1, 29, 9, 7)):
+        x = torch.randn(shape).to(memory_format=LAST).requires_grad_()
+        y = run(x)
+        assert torch.equal(y, by_convolution(x, kernel_size=3))
+        assert y.is_contiguous(memory_format=LAST)
+        gradient = torch.randn_like(y)
+        expected = torch.autograd.grad(by_convolution(x, kernel_size=3), x, gradient)
+        assert torch.equal(torch.autograd.grad(y, x, gradient)[0], expected[0])
 
 
 @needs_a_compiler
@@ -352,7 +382,7 @@ def test_compiled_for_a_gpu_it_is_the_operator():
         # No device is needed to follow a program over tensors without values.
         x = torch.empty(2, 32, 8, 8, device="cuda")
         torch.compile(block, backend=lambda graph, _: graphs.append(graph.graph) or graph.forward)(x)
-    assert torch.ops.convsmith.shift in {node.target for node in graphs[0].nodes}
+    assert torch.ops.convsmith.shift.default in {node.target for node in graphs[0].nodes}
 
 
 @pytest.mark.gpu

@@ -1,3 +1,5 @@
+from itertools import product
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -5,6 +7,8 @@ from torch.nn import functional as F
 import convsmith as cs
 from convsmith.nn import ChannelShuffle, ShuffleUnitV1, ShuffleUnitV2, native
 from tests.nn.operators import called, needs_a_compiler
+
+ROWS, LAST = torch.contiguous_format, torch.channels_last
 
 
 def jittered(module):
@@ -50,7 +54,8 @@ def test_the_shuffle_transposes_groups_and_channels():
 @pytest.mark.usefixtures("operators")
 def test_the_shuffle_and_its_gradient_keep_the_memory_format(small, memory_format, groups, monkeypatch):
     if not small:  # large maps are shuffled in another way
-        monkeypatch.setattr("convsmith.nn.shuffle._SMALL", 0)
+        for size in ("shuffle._SMALL", "shuffle_cpu._LARGE", "shuffle_cpu._LARGE_ROWS"):
+            monkeypatch.setattr(f"convsmith.nn.{size}", 0)
     x = torch.randn(2, 60, 5, 4).to(memory_format=memory_format).requires_grad_()
     y = ChannelShuffle(60, groups=groups)(x)
     assert torch.equal(y, shuffled(x, groups))
@@ -65,22 +70,14 @@ def test_the_shuffle_and_its_gradient_keep_the_memory_format(small, memory_forma
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.complex64])
 def test_the_operator_of_the_shuffle(dtype):
     assert native.is_built()
-    for channels, groups in (
-        (60, 60),
-        (60, 2),
-        (60, 30),
-        (87, 3),
-        (87, 29),
-        (60, 4),
-        (88, 8),
-        (88, 11),
-        (70, 7),
-        (6, 1),
-    ):
-        x = torch.randn(3, channels, 5, 4).mul(100).to(dtype).contiguous(memory_format=torch.channels_last)[1:]
-        y = torch.ops.convsmith.channel_shuffle(x, groups)
-        assert torch.equal(y, shuffled(x, groups)), (channels, groups)
-        assert y.is_contiguous(memory_format=torch.channels_last)
+    # Fewer values than a register, as many, more and a rest; all counts of groups, of which those of two are riffled.
+    for channels in (6, 15, 16, 17, 33, 35, 48, 60, 87, 120, 128, 240):
+        for groups, form in product((g for g in range(1, channels + 1) if channels % g == 0), (ROWS, LAST)):
+            x = torch.randn(3, channels, 3, 3).mul(100).to(dtype).contiguous(memory_format=form)[1:]
+            y = torch.ops.convsmith.channel_shuffle(x, groups)
+            assert torch.equal(y, shuffled(x, groups)), (channels, groups)
+            assert y.stride() == x.stride()
+    x = torch.randn(2, 6, 5, 4).to(dtype).contiguous(memory_format=LAST)
     assert torch.ops.convsmith.channel_shuffle(x[:0], 2).shape == (0, 6, 5, 4)
     for check in ("test_schema", "test_faketensor"):
         torch.library.opcheck(torch.ops.convsmith.channel_shuffle.default, (x, 2), test_utils=check)
@@ -88,11 +85,20 @@ def test_the_operator_of_the_shuffle(dtype):
 
 @needs_a_compiler
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by torch itself, where tangents are first used
-def test_the_derivatives_of_the_operator():
+@pytest.mark.parametrize("form", [ROWS, LAST])
+def test_the_derivatives_of_the_operator(form, monkeypatch):
     assert native.is_built()
-    x = torch.randn(2, 12, 3, 2, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
-    assert torch.autograd.gradcheck(ChannelShuffle(12, groups=3), x, check_forward_ad=True)
-    assert torch.autograd.gradgradcheck(ChannelShuffle(12, groups=3), x)
+    monkeypatch.setattr("convsmith.nn.shuffle_cpu._LARGE_ROWS", 0)
+    block = ChannelShuffle(12, groups=3)
+    x = torch.randn(2, 12, 3, 2, dtype=torch.float64).to(memory_format=form).requires_grad_()
+    assert torch.autograd.gradcheck(block, x, check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(block, x)
+    block(x).sum().backward()  # an expanded gradient
+    assert torch.equal(x.grad, torch.ones_like(x))
+    assert x.grad.is_contiguous(memory_format=form)
+    view = torch.randn(3, 12, 5, 4)[:, :, ::2]  # dense in neither order
+    assert "convsmith::channel_shuffle" in called(block, view)
+    assert torch.equal(block(view), shuffled(view, 3))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace.*` is deprecated", "ignore::torch.jit.TracerWarning")

@@ -1,5 +1,8 @@
 """Operators of our own in C++ for the CPU (`*_cpu.cpp`): one library, compiled once for a machine and version of torch.
 
+It is compiled for the processor that it will run on, hence without a choice of instructions at run time. Vectors are
+those of the compiler (`vector_size`), as wide as the processor's registers, so that the sources name no instructions.
+
 `build_operators` compiles it, and so does the first program of `torch.compile` that wants one of them. From then on
 eager passes take them, too, in this process and in later ones. Where the library is not there, operators of torch do
 the same in more time.
@@ -19,12 +22,17 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack
+from torch._C._functorch import is_legacy_batchedtensor
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 SOURCES = tuple(sorted(Path(__file__).parent.glob("*_cpu.cpp")))
+HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC")
 OPERATORS = ("shift", "channel_shuffle")
 LARGEST_ITEM = 8  # bytes of a value
+_PLAIN = (Tensor, nn.Parameter)
 
 
 def build_operators() -> bool:
@@ -47,22 +55,24 @@ vars(is_built)["_dynamo_marked_constant"] = True
 
 def serves(x: Tensor) -> bool:
     """Whether an eager pass takes an operator for `x`: compiled before, and no tracer or mode follows the values."""
-    plain = x.is_cpu and type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided and not x.is_quantized
-    if not plain or x.element_size() > LARGEST_ITEM or x._is_zerotensor() or is_batched(x):
+    # Each question is a tenth of a microsecond, and small maps take two.
+    if not (_load() and x.is_cpu and type(x) in _PLAIN and x.element_size() <= LARGEST_ITEM):
+        return False
+    if x.layout is not torch.strided or x.is_quantized or x._is_zerotensor() or is_batched(x):
         return False
     # Without gradients no derivative is recorded, and a tangent would be lost.
-    tangents = torch.autograd.forward_ad._current_level >= 0 and not torch.is_grad_enabled()
-    return not tangents and not (torch._C._get_tracing_state() or is_transformed() or is_followed()) and _load()
+    tangents = forward_ad._current_level >= 0 and not torch.is_grad_enabled()
+    return not (tangents or _get_tracing_state() or is_transformed() or is_followed())
 
 
 def is_batched(x: Tensor) -> bool:
     """Whether this is a batch of the older vmap, by which `torch.autograd.grad` runs batches of gradients."""
-    return bool(torch._C._functorch.is_legacy_batchedtensor(x))
+    return is_legacy_batchedtensor(x)
 
 
 def is_transformed() -> bool:
     """Whether a transform of `torch.func` is at work."""
-    return bool(torch._C._are_functorch_transforms_active())
+    return _are_functorch_transforms_active()
 
 
 # Answered while a program is traced, as `is_built` is: the tracer of torch 2.11 would make the question a part of it.
@@ -71,7 +81,7 @@ vars(is_transformed)["_dynamo_marked_constant"] = True
 
 def is_followed() -> bool:
     """Whether a mode at work follows values from operator to operator (`measure.reach`), as it cannot through bits."""
-    if not torch._C._len_torch_dispatch_stack():
+    if not _len_torch_dispatch_stack():
         return False
     return any(getattr(mode, "follows_values", False) for mode in _get_current_dispatch_mode_stack())
 
@@ -119,7 +129,7 @@ def _build() -> bool:
 def _library() -> Path:
     """Where the library of these sources, this torch, compiler and processor lies."""
     key = hashlib.sha256(f"{torch.__version__} {torch.__file__} {_compiler()} {FLAGS} {_processor()}".encode())
-    for source in SOURCES:
+    for source in SOURCES + HEADERS:
         key.update(source.read_bytes())
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     caches = given if given.is_absolute() else Path.home() / ".cache"

@@ -101,14 +101,16 @@ def _one_hot_kernels(channels: int, kernel_size: int, interleaved: bool) -> Tens
 @fx.wrap  # one node of a traced graph: it branches on the memory format
 def shift(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int, interleaved: bool) -> Tensor:
     """Shift `x` in the form that is the fastest where it is."""
-    if x.dim() != 4 or x.shape[1] != len(taps):
+    if x.dim() != 4 or x.size(1) != taps.size(0):
         raise ValueError(f"a shift of {len(taps)} channels takes (N, {len(taps)}, H, W), got {tuple(x.shape)}")
-    transformed = native.is_transformed()
     compiled = torch.compiler.is_compiling()
-    last = not transformed and is_channels_last(x)
     moves = Moves(kernel_size, dilation, stride, interleaved)
-    if not transformed and (_is_for_operator(x) if compiled else native.serves(x)):
+    if not compiled and native.serves(x):
         return run_differentiably(x, by_operator, moves)
+    transformed = native.is_transformed()
+    if compiled and not transformed and _is_for_operator(x):
+        return run_differentiably(x, by_operator, moves)
+    last = not transformed and is_channels_last(x)
     if (last and _convolves(x, taps, interleaved)) or not (compiled or type(x) in (Tensor, nn.Parameter)):
         return F.conv2d(x, taps, None, stride, kernel_size // 2 * dilation, dilation, len(taps))
     if compiled or transformed:

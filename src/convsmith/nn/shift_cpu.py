@@ -28,10 +28,13 @@ def _allocate(
     return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=form)
 
 
+_OPERATOR = torch.ops.convsmith.shift.default  # looked up once: each time it takes as long as ten questions to a map
+
+
 def by_operator(x: Tensor, moves: Moves) -> Tensor:
     """The shifted map, in the memory format of `x`; only where `native` has its operators loaded."""
     batched = not torch.compiler.is_compiling() and is_batched(x)  # its memory format cannot be asked for
     last = not batched and is_channels_last(x)
     x = x if last else x.contiguous()
-    moved: Tensor = torch.ops.convsmith.shift(x, *moves, last)
+    moved: Tensor = _OPERATOR(x, *moves, last)
     return moved

@@ -46,10 +46,13 @@ class ChannelShuffle(nn.Module):
 @fx.wrap  # one node of a traced graph: it branches on the memory format
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:
     """`torch.nn.functional.channel_shuffle` of (N, C, H, W), which keeps channels-last and is quick in it."""
-    if torch.compiler.is_compiling() or native.is_transformed() or not is_channels_last(x):
+    if torch.compiler.is_compiling() or native.is_transformed():
         return F.channel_shuffle(x, groups)
-    if native.serves(x) and is_quick(x, groups):
-        return by_operator(x, groups)
+    last = is_channels_last(x)
+    if is_quick(x, groups, channels_last=last) and native.serves(x):
+        return by_operator(x, groups, channels_last=last)
+    if not last:
+        return F.channel_shuffle(x, groups)
     # On CUDA torch's own form loses the channels-last format.
     if not x.is_cuda and (groups not in _THIN or x.numel() <= _SMALL):
         return F.channel_shuffle(x, groups)

@@ -1,4 +1,4 @@
-"""Channel shuffle (`shuffle.py`) of channels-last maps as an operator in C++ (`shuffle_cpu.cpp`, see `native.py`)."""
+"""Channel shuffle (`shuffle.py`) as an operator in C++ (`shuffle_cpu.cpp`, see `native.py`)."""
 
 from __future__ import annotations
 
@@ -18,44 +18,54 @@ torch.library.define(
 torch.library.register_fake("convsmith::channel_shuffle", lambda x, groups: torch.empty_like(x))
 
 
-# Rows, or columns, of the matrices that the operator transposes in registers: of others torch's is the faster one.
-_QUICK = (2, 3, 4)
+_OPERATOR = torch.ops.convsmith.channel_shuffle.default  # looked up once, as in `shift_cpu`
+
+# Rows, or columns, of the matrices for which the operator takes few permutations of registers: of others torch's
+# kernel is the faster one while a map fits into the cache.
+_QUICK = (2, 3, 4, 8, 16)
+_LARGE = 2**20  # elements
+# In rows torch's kernel copies planes, as the operator does, but asks for none of them ahead of time.
+_LARGE_ROWS = 2**22
 
 
-def is_quick(x: Tensor, groups: int) -> bool:
-    """Whether the operator is faster than torch's, which does not know the shape beforehand."""
-    channels = x.shape[1]
-    return channels % groups == 0 and min(groups, channels // groups) in _QUICK
+def is_quick(x: Tensor, groups: int, *, channels_last: bool) -> bool:
+    """Whether the operator is faster than torch's."""
+    if x.dim() != 4 or x.size(1) % groups:
+        return False
+    if not channels_last:
+        return x.numel() >= _LARGE_ROWS
+    return min(groups, x.size(1) // groups) in _QUICK or x.numel() >= _LARGE
 
 
 class Shuffled(torch.autograd.Function):
     """`by_operator` with its derivatives: a tangent is shuffled along, the gradient back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, groups: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, groups: int, channels_last: bool) -> Tensor:
         """The shuffled map."""
-        ctx.groups = groups
-        shuffled: Tensor = torch.ops.convsmith.channel_shuffle(x, groups)
+        ctx.groups, ctx.channels_last = groups, channels_last
+        shuffled: Tensor = _OPERATOR(x, groups)
         return shuffled
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """The gradient, with rows and columns exchanged."""
-        return by_operator(gradient, gradient.shape[1] // ctx.groups), None
+        groups = gradient.shape[1] // ctx.groups
+        if is_batched(gradient):
+            return F.channel_shuffle(gradient, groups), None, None
+        return by_operator(gradient, groups, channels_last=ctx.channels_last), None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
         """The tangent, shuffled as the map."""
-        return by_operator(tangent, ctx.groups)
+        return by_operator(tangent, ctx.groups, channels_last=ctx.channels_last)
 
 
-def by_operator(x: Tensor, groups: int) -> Tensor:
-    """The shuffled map, channels-last, its derivative recorded; only where `native` has its operators loaded."""
-    if is_batched(x):
-        return F.channel_shuffle(x, groups)
-    x = x.contiguous(memory_format=torch.channels_last)
+def by_operator(x: Tensor, groups: int, *, channels_last: bool) -> Tensor:
+    """The shuffled map in that memory format, its derivative recorded; only where `native` has its operators loaded."""
+    x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     if torch.is_grad_enabled():
-        shuffled: Tensor = Shuffled.apply(x, groups)
+        shuffled: Tensor = Shuffled.apply(x, groups, channels_last)
         return shuffled
-    moved: Tensor = torch.ops.convsmith.channel_shuffle(x, groups)
+    moved: Tensor = _OPERATOR(x, groups)
     return moved
