@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -29,8 +30,12 @@ def block_output(spec: BlockSpec, inputs: Shapes) -> Shapes:
     return tuple(map(_shape, outputs if isinstance(outputs, tuple) else (outputs,)))
 
 
-def output_shapes(architecture: Architecture, input_shape: Shape) -> list[tuple[str, BlockSpec, Shapes]]:
+def output_shapes(
+    architecture: Architecture, input_shape: Shape, *, behind: Callable[[BlockSpec, Shapes], Shapes] = block_output
+) -> list[tuple[str, BlockSpec, Shapes]]:
     """`(path, spec, shapes behind it)` of every block for a batch of `input_shape` (N, C, H, W).
+
+    `behind` is who tells the shapes behind a block, as `block_output` does.
 
     Raises ValueError, naming the block and what it was given, where the input does not fit the network.
     """
@@ -46,7 +51,7 @@ def output_shapes(architecture: Architecture, input_shape: Shape) -> list[tuple[
     listed = []
     for path, spec in architecture.blocks():
         try:
-            shapes = block_output(spec, shapes if path != "head" else shapes[-1:])
+            shapes = behind(spec, shapes if path != "head" else shapes[-1:])
         except (ValueError, TypeError) as error:
             size = "x".join(map(str, input_shape[2:]))
             raise ValueError(

@@ -18,10 +18,16 @@ from convsmith.arch import Architecture, BlockSpec
 from convsmith.deploy import onnx
 from convsmith.deploy.onnx.graph import OPSET
 from convsmith.deploy.passes.lean import lean
-from convsmith.measure.predictor.graph import Graph, Shape, read, rename
+from convsmith.measure.predictor.follow import NotFollowedError, NoValues, follow
+from convsmith.measure.predictor.graph import Graph, Op, Shape, read
 from convsmith.measure.predictor.merged import merge_convolutions
+from convsmith.measure.predictor.sizes import resized
 from convsmith.network import build, output_shapes
 from convsmith.network.build import build_block
+from convsmith.network.shapes import Shapes, block_output
+
+MOST_REMEMBERED = 65536
+_FOLLOWED: dict[tuple[BlockSpec, int], Graph] = {}  # blocks by their input channels, where the size makes no difference
 
 
 def describe(architecture: Architecture, input_shape: Shape, filled: int | None) -> Graph:
@@ -33,12 +39,12 @@ def describe(architecture: Architecture, input_shape: Shape, filled: int | None)
     """
     shape = tuple(input_shape)
     before, parts = shape, list[Graph]()
-    for _, spec, behind in output_shapes(architecture, shape):
+    for _, spec, behind in output_shapes(architecture, shape, behind=_shapes_behind):
         graph = _block_graph(spec, before) if spec.carries == 1 and len(behind) == 1 else None
-        if graph is None or graph.opset != OPSET or (filled and _is_filled(graph)):
+        if graph is None or graph.opset != OPSET or (filled and _is_filled(spec, before)):
             return _whole(architecture, shape, filled)
         if graph.ops:
-            parts.append(_placed(spec, before, len(parts)))
+            parts.append(_placed(graph, len(parts)))
         (before,) = behind
     joined = Graph([], [_border(0)], [_border(len(parts))], {_border(0): shape}, {})
     for part in parts:
@@ -50,19 +56,19 @@ def describe(architecture: Architecture, input_shape: Shape, filled: int | None)
     return joined
 
 
-@lru_cache(maxsize=65536)
-def _placed(spec: BlockSpec, shape: Shape, place: int) -> Graph:
-    """The graph of a block, with the names that it has at a place of a network: from one border to the next."""
-    graph = _block_graph(spec, shape)
-    assert graph is not None, "only blocks that are told by themselves are placed"
-    known = dict.fromkeys(name for op in graph.ops for name in (*op.inputs, *op.outputs) if name)
-    names = {name: f"{place}/{name}" for name in (*known, *graph.constants)}
-    names |= {graph.inputs[0]: _border(place), graph.outputs[0]: _border(place + 1)}
+def _placed(graph: Graph, place: int) -> Graph:
+    """The graph of a block, with the names that it has at a place of a network: from one border to the next.
+
+    Not remembered: as many small objects that stay would make Python's collection of garbage take longer than this.
+    """
+    prefix = f"{place}/"
+    names = {name: prefix + name for name in graph.shapes}
+    names |= {"": "", graph.inputs[0]: _border(place), graph.outputs[0]: _border(place + 1)}
     return Graph(
-        [rename(op, names) for op in graph.ops],
+        [Op(o.kind, [names[n] for n in o.inputs], [names[n] for n in o.outputs], o.attributes) for o in graph.ops],
         [_border(place)],
         [_border(place + 1)],
-        {names[name]: shape for name, shape in graph.shapes.items() if name in names},
+        {names[name]: shape for name, shape in graph.shapes.items()},
         {names[name]: values for name, values in graph.constants.items()},
         graph.opset,
     )
@@ -80,15 +86,44 @@ def _reaches_across(graph: Graph) -> bool:
     return factor or bool(kinds & {"Transpose", "Gather"}) or {"Concat", "BatchNormalization"} <= kinds
 
 
-def _is_filled(graph: Graph) -> bool:
+@lru_cache(maxsize=65536)
+def _is_filled(spec: BlockSpec, shape: Shape) -> bool:
     """Whether this has a depthwise convolution for which maps are filled up, all over the network."""
+    graph = _block_graph(spec, shape)
+    assert graph is not None, "asked only of blocks that are told by themselves"
     weights = ((op.attributes.get("group", 1), graph.shapes[op.inputs[1]]) for op in graph.ops if op.kind == "Conv")
     return any(groups % 4 and groups == width > per_group == 1 for groups, (width, per_group, *_) in weights)
+
+
+@lru_cache(maxsize=65536)
+def _followed(spec: BlockSpec, shape: Shape) -> Graph | None:
+    """The graph of one block without an export; None where it takes one."""
+    known = _FOLLOWED.get((spec, shape[1]))
+    try:
+        if known is not None:
+            return resized(known, shape)
+        with torch.random.fork_rng(devices=[]):
+            with NoValues():
+                module, _ = build_block(spec, shape[1], spec.block)
+            graph, of_any_size = follow(module.eval(), shape)
+    except (NotFollowedError, ValueError):
+        return None
+    if of_any_size and len(_FOLLOWED) < MOST_REMEMBERED:
+        _FOLLOWED[spec, shape[1]] = graph
+    return graph
+
+
+def _shapes_behind(spec: BlockSpec, inputs: Shapes) -> Shapes:
+    """As `network.block_output`, of blocks that can be followed without a pass."""
+    graph = _followed(spec, inputs[-1]) if spec.carries == 1 else None
+    return block_output(spec, inputs) if graph is None else (graph.shapes[graph.outputs[0]],)
 
 
 @lru_cache(maxsize=16384)
 def _block_graph(spec: BlockSpec, shape: Shape) -> Graph | None:
     """The graph of one block; None where only the whole network tells it."""
+    if (followed := _followed(spec, shape)) is not None:
+        return followed
     with torch.random.fork_rng(devices=[]):
         module, _ = build_block(spec, shape[1], spec.block)
         try:

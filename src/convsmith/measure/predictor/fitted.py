@@ -53,6 +53,7 @@ class Fitted:
     def __init__(self, groups: dict[str, GroupModel], correction: Correction, held_out: HeldOut, known: set[str]):
         self.groups, self.correction, self.held_out, self.known = groups, correction, held_out, known
         self._times: dict[Kernel, float] = {}
+        self._strange: dict[Kernel, list[str]] = {}
 
     def predict_ms(self, networks: Sequence[Sequence[Kernel]]) -> list[float]:
         """Milliseconds of each network; kernels that were met before cost nothing."""
@@ -66,15 +67,23 @@ class Fitted:
     def unknown(self, kernels: Sequence[Kernel]) -> list[str]:
         """What a prediction for these kernels rests on without a measurement: variants never met, sizes never met."""
         found: dict[str, None] = {}
-        for kernel in dict.fromkeys(kernels):
-            if kernel.variant not in self.known:
-                found[kernel.variant] = None
-                continue
-            group = self.groups[kernel.group]
-            for name, value, lowest, highest in zip(LAW, kernel.law, group.lowest, group.highest, strict=True):
-                if value > BEYOND * highest or value < lowest / BEYOND:
-                    found[f"{kernel.group} with {value:.3g} {name}, measured {lowest:.3g} to {highest:.3g}"] = None
+        for kernel in kernels:
+            strange = self._strange.get(kernel)
+            if strange is None:
+                strange = self._strange[kernel] = self._strange_of(kernel)
+            if strange:
+                found.update(dict.fromkeys(strange))
         return list(found)
+
+    def _strange_of(self, kernel: Kernel) -> list[str]:
+        if kernel.variant not in self.known:
+            return [kernel.variant]
+        group = self.groups[kernel.group]
+        return [
+            f"{kernel.group} with {value:.3g} {name}, measured {lowest:.3g} to {highest:.3g}"
+            for name, value, lowest, highest in zip(LAW, kernel.law, group.lowest, group.highest, strict=True)
+            if value > BEYOND * highest or value < lowest / BEYOND
+        ]
 
     def arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Everything as arrays and plain values, for a file."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -129,8 +129,3 @@ def _value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(value)
     return value if isinstance(value, int | float | str) else None
-
-
-def rename(op: Op, names: Mapping[str, str]) -> Op:
-    """The operator with other names for what it reads and writes."""
-    return Op(op.kind, [names.get(n, n) for n in op.inputs], [names.get(n, n) for n in op.outputs], op.attributes)

@@ -72,12 +72,15 @@ def in_context(graph: Graph, kernel: Callable[[Graph, Op, list[str], float, floa
     written_at: dict[str, float] = dict.fromkeys(graph.inputs, 0.0)
     clock = 0.0
     found = []
+    constants = graph.constants
     for op in graph.ops:
-        read = [name for name in op.inputs if name and name not in graph.constants]
-        since = max((clock - written_at.get(name, 0.0) for name in read), default=0.0)
-        found.append(kernel(graph, op, read, work, _rough(since)))
-        clock += found[-1].law[1] + found[-1].law[2] + found[-1].law[3]
-        written_at.update(dict.fromkeys(op.outputs, clock))
+        read = [name for name in op.inputs if name and name not in constants]
+        since = clock - min([written_at.get(name, 0.0) for name in read]) if read else 0.0
+        made = kernel(graph, op, read, work, _rough(since))
+        found.append(made)
+        clock += made.law[1] + made.law[2] + made.law[3]
+        for name in op.outputs:
+            written_at[name] = clock
     return found
 
 
@@ -87,10 +90,10 @@ def _work(graph: Graph) -> float:
     What a pass leaves in a cache that other programs share is gone after so long: weights of a megabyte take three
     times as long to read in a network of ten milliseconds as in one of half a millisecond.
     """
-    work = STARTED * len(graph.ops)
+    work, shapes, prod = STARTED * len(graph.ops), graph.shapes, math.prod
     for op in graph.ops:
-        for names in (op.inputs, op.outputs):
-            work += sum(4 * math.prod(graph.shapes.get(name, ())) for name in names)
+        for name in (*op.inputs, *op.outputs):
+            work += 4 * prod(shapes.get(name, ()))
         weights = graph.shapes.get(op.inputs[1], ()) if len(op.inputs) > 1 and op.inputs[1] in graph.constants else ()
         if len(weights) == 2:  # of a product, in either order
             work += math.prod(weights) * math.prod(graph.shapes[op.outputs[0]][:-1])
@@ -109,8 +112,8 @@ def _kernel(graph: Graph, op: Op, read: list[str], work: float, since: float) ->
         op.kind,
         tuple(op.attributes.items()),
         weight,
-        tuple(shapes.get(name, ()) for name in read),
-        tuple(shapes.get(name, ()) for name in op.outputs),
+        tuple([shapes.get(name, ()) for name in read]),
+        tuple([shapes.get(name, ()) for name in op.outputs]),
         len([name for name in op.inputs[3:] if name]) if op.kind.endswith("Conv") else 0,
         work,
         since,

@@ -23,6 +23,7 @@ from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.runtime import Runtime, runtime_of
 from convsmith.measure.predictor.table import About, Table
 from convsmith.measure.predictor.turns import Job, Turns, random_jobs
+from convsmith.measure.predictor.uncollected import uncollected
 
 MINUTES = 8.0
 GIVEN_EVERY = 6  # one network in so many is one of the caller's, while they last
@@ -147,7 +148,8 @@ class LatencyPredictor:
             raise ValueError(f"unknown is one of {', '.join(get_args(Unknown))}, got {unknown!r}")
         several = [architecture] if isinstance(architecture, Architecture) else list(architecture)
         shape = tuple(input_shape)
-        found = [self._kernels(one, shape) for one in several]
+        with uncollected():
+            found = [self._kernels(one, shape) for one in several]
         if unknown != "ignore":
             strange = [i for i, own in enumerate(found) if self._unknown(own, shape)]
             if strange and unknown == "measure":

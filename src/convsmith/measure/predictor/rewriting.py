@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import pairwise
 
 from convsmith.measure.predictor.graph import Graph, Op
@@ -15,12 +15,17 @@ def copied(graph: Graph) -> Graph:
     return Graph(ops, graph.inputs, graph.outputs, dict(graph.shapes), dict(graph.constants), graph.opset)
 
 
+def has(graph: Graph, *kinds: str) -> bool:
+    """Whether any operator is of one of these kinds."""
+    return any(op.kind in kinds for op in graph.ops)
+
+
 def drop_unread(graph: Graph) -> None:
     """What nobody reads is not computed."""
     read = set(graph.outputs)
     kept = []
     for op in reversed(graph.ops):
-        if read.intersection(op.outputs):
+        if not read.isdisjoint(op.outputs):
             read.update(op.inputs)
             kept.append(op)
     graph.ops = kept[::-1]
@@ -62,7 +67,12 @@ def share_equal(graph: Graph) -> None:
     for op in graph.ops:
         if renamed:
             op.inputs = [renamed.get(name, name) for name in op.inputs]
-        alike = known.setdefault((op.kind, *op.inputs), [])
+        key = (op.kind, *op.inputs)
+        alike = known.get(key)
+        if alike is None:
+            known[key] = [op]
+            kept.append(op)
+            continue
         first = next((other for other in alike if other.attributes == op.attributes), None)
         if first is not None and not set(op.outputs) & set(graph.outputs):
             renamed.update(zip(op.outputs, first.outputs, strict=True))
@@ -73,12 +83,20 @@ def share_equal(graph: Graph) -> None:
 
 
 def merge_next(
-    graph: Graph, first: Callable[[Op], bool], second: Callable[[Graph, Op, str], bool], merge: Callable[[Op, Op], None]
+    graph: Graph,
+    first: Callable[[Op], bool],
+    kinds: Collection[str],
+    second: Callable[[Graph, Op, str], bool],
+    merge: Callable[[Op, Op], None],
 ) -> None:
-    """Where a map is read once, by an operator that can go into the one that writes it, merge the two."""
-    uses, producers = graph.uses(), graph.producers()
+    """Where a map is read once, by an operator of these kinds that can go into the one that writes it, merge the two."""
+    producers = {name: op for op in graph.ops if first(op) for name in op.outputs}
+    candidates = [op for op in graph.ops if op.kind in kinds]
+    if all(producers.keys().isdisjoint(op.inputs) for op in candidates):
+        return
+    uses = graph.uses()
     gone: set[int] = set()
-    for op in graph.ops:
+    for op in candidates:
         for name in op.inputs:
             writer = producers.get(name)
             if writer is None or uses[name] != 1 or not first(writer) or not second(graph, op, name):
@@ -123,8 +141,6 @@ def fold_norms(graph: Graph) -> None:
     def foldable(graph: Graph, op: Op, name: str) -> bool:
         if op.kind == "BatchNormalization":
             return op.inputs[0] == name
-        if op.kind not in ("Mul", "Add"):
-            return False
         other = next((n for n in op.inputs if n != name), "")
         if other not in graph.constants:
             return False
@@ -137,11 +153,13 @@ def fold_norms(graph: Graph) -> None:
             shifts = op.inputs[2] if op.kind == "BatchNormalization" else None
             writer.inputs = [*writer.inputs, shifts or next(n for n in op.inputs if n not in writer.outputs)]
 
-    merge_next(graph, is_plain_conv, foldable, bias)
+    merge_next(graph, is_plain_conv, ("BatchNormalization", "Mul", "Add"), foldable, bias)
 
 
 def merge_silu(graph: Graph, kind: str) -> None:
     """X * sigmoid(x) is one operator, of the given name."""
+    if not has(graph, "Sigmoid"):
+        return
     uses, producers = graph.uses(), graph.producers()
     gone = set()
     for op in graph.ops:
@@ -158,6 +176,8 @@ def merge_silu(graph: Graph, kind: str) -> None:
 
 def fuse_pads(graph: Graph) -> None:
     """Zeros around a map that one convolution or average reads are padding of it."""
+    if not has(graph, "Pad"):
+        return
     uses = graph.uses()
     readers = {op.inputs[0]: op for op in graph.ops if op.kind in ("Conv", "AveragePool")}
     gone = set()
@@ -189,7 +209,7 @@ def join_slices(graph: Graph) -> None:
     for op in graph.ops:
         if op.kind == "Slice":
             readers.setdefault(op.inputs[0], []).append(op)
-    reads: Counter[str] = graph.uses()
+    reads: Counter[str] = graph.uses() if readers else Counter()
     for name, slices in readers.items():
         if len(slices) < 2 or reads[name] != len(slices) or not all(_plain_slice(graph, op) for op in slices):
             continue

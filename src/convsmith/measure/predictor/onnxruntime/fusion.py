@@ -15,6 +15,7 @@ from convsmith.measure.predictor.rewriting import (
     drop_unread,
     fold_norms,
     fuse_pads,
+    has,
     in_order,
     is_plain_conv,
     join_slices,
@@ -23,7 +24,7 @@ from convsmith.measure.predictor.rewriting import (
     share_equal,
 )
 
-FUSED_INTO_CONV = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "Clip")
+FUSED_INTO_CONV = frozenset(("Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "Clip"))
 
 
 def fuse(graph: Graph) -> Graph:
@@ -67,7 +68,7 @@ def _fuse_gemm(graph: Graph) -> None:
     """A matrix product and a constant sum are one Gemm; a Relu goes into it."""
 
     def bias(graph: Graph, op: Op, name: str) -> bool:
-        return op.kind == "Add" and any(other in graph.constants for other in op.inputs)
+        return any(other in graph.constants for other in op.inputs)
 
     def to_gemm(writer: Op, op: Op) -> None:
         writer.kind = "Gemm"
@@ -76,14 +77,14 @@ def _fuse_gemm(graph: Graph) -> None:
     def is_product(op: Op) -> bool:
         return op.kind == "MatMul" and len(graph.shapes.get(op.outputs[0], ())) == 2
 
-    merge_next(graph, is_product, bias, to_gemm)
+    merge_next(graph, is_product, ("Add",), bias, to_gemm)
 
     def activate(writer: Op, op: Op) -> None:
         writer.kind = "FusedGemm"
         writer.attributes = {**writer.attributes, "activation": op.kind}
 
     acts = ("Relu", "Sigmoid", "Tanh", "LeakyRelu")
-    merge_next(graph, lambda op: op.kind == "Gemm", lambda graph, op, name: op.kind in acts, activate)
+    merge_next(graph, lambda op: op.kind == "Gemm", acts, lambda graph, op, name: True, activate)
 
 
 def _fuse_activations(graph: Graph) -> None:
@@ -92,16 +93,18 @@ def _fuse_activations(graph: Graph) -> None:
     def activation(graph: Graph, op: Op, name: str) -> bool:
         if op.kind == "Clip":
             return all(not bound or bound in graph.constants for bound in op.inputs[1:])
-        return op.kind in FUSED_INTO_CONV
+        return True
 
     def activate(writer: Op, op: Op) -> None:
         writer.attributes = {**writer.attributes, "activation": op.kind}
 
-    merge_next(graph, is_plain_conv, activation, activate)
+    merge_next(graph, is_plain_conv, FUSED_INTO_CONV, activation, activate)
 
 
 def _expand_hard_swish(graph: Graph) -> None:
     """What has no kernel is computed by its definition."""
+    if not has(graph, "HardSwish"):
+        return
     ops = []
     for op in graph.ops:
         if op.kind != "HardSwish":

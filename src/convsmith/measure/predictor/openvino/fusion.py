@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from convsmith.measure.predictor.graph import Graph, Op
 from convsmith.measure.predictor.openvino.marks import ACTIVATIONS, PRODUCTS, REDUCTIONS, is_simple, marked
 from convsmith.measure.predictor.openvino.subgraphs import ELEMENTWISE, join_subgraphs
-from convsmith.measure.predictor.rewriting import in_order
+from convsmith.measure.predictor.rewriting import has, in_order
 
 POOLS = ("MaxPool", "AveragePool")
+BEGINNING = frozenset(("Conv", *PRODUCTS, *REDUCTIONS))
 LARGEST_JOINED = 256  # inputs and outputs of products in one kernel
 NAMES = {
     "Conv": "Convolution", "Gemm": "FullyConnected", "MatMul": "MatMul", "Concat": "Concatenation",
@@ -43,7 +44,7 @@ class _Fusion:
         for op in self.graph.ops:
             op.attributes = {**op.attributes, "algorithm": op.kind, "body": op.attributes.get("body", ())}
         self._activations_behind_pools()
-        self._simple(("Conv", *PRODUCTS, *REDUCTIONS))
+        self._simple(BEGINNING)
         self._small_products()
         self._sums()
         self._simple(("Conv",))
@@ -85,6 +86,8 @@ class _Fusion:
 
     def _activations_behind_pools(self) -> None:
         """What follows a maximum goes into the convolution in front of it: the order of the two does not matter."""
+        if not has(self.graph, "MaxPool"):
+            return
         for op in self.graph.ops:
             pool = self._only_reader(op) if op.kind == "Conv" else None
             if pool is None or pool.kind != "MaxPool":
@@ -96,7 +99,7 @@ class _Fusion:
                 self.producers[pool.outputs[0]] = pool
                 self.gone.add(id(act))
 
-    def _simple(self, kinds: tuple[str, ...]) -> None:
+    def _simple(self, kinds: Collection[str]) -> None:
         for op in self.graph.ops:
             if id(op) in self.gone or op.kind not in kinds:
                 continue

@@ -36,10 +36,11 @@ def kernels(graph: Graph) -> list[Kernel]:
 
 def _kernel(graph: Graph, op: Op, read: list[str], work: float, since: float) -> Kernel:
     shapes = graph.shapes
-    weights = tuple(shapes[name] for name in weights_of(graph, op))
-    facts = tuple((key, value) for key, value in op.attributes.items() if key != "covers")
-    sizes = tuple(shapes.get(name, ()) for name in read), tuple(shapes.get(name, ()) for name in op.outputs)
-    return _described(op.kind, facts, weights, *sizes, work, since)
+    # Lists, as a generator for each would take longer than what it gives.
+    weights = tuple([shapes[name] for name in weights_of(graph, op)])
+    facts = tuple([fact for fact in op.attributes.items() if fact[0] != "covers"])
+    reads, written = tuple([shapes.get(name, ()) for name in read]), tuple([shapes.get(n, ()) for n in op.outputs])
+    return _described(op.kind, facts, weights, reads, written, work, since)
 
 
 @lru_cache(maxsize=65536)

@@ -11,10 +11,11 @@ from enum import Enum
 
 from convsmith.measure.predictor.graph import Graph, Op
 
-ACTIVATIONS = ("Relu", "PRelu", "LeakyRelu", "Elu", "Sigmoid", "Clip", "Swish", "HardSwish", "Mish", "Tanh", "Gelu",
-               "Abs", "Sqrt")  # fmt: skip
+ACTIVATIONS = frozenset(("Relu", "PRelu", "LeakyRelu", "Elu", "Sigmoid", "Clip", "Swish", "HardSwish", "Mish", "Tanh",
+                         "Gelu", "Abs", "Sqrt"))  # fmt: skip
 REDUCTIONS = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax")
 PRODUCTS = ("Gemm", "MatMul")
+OTHERS = frozenset((*REDUCTIONS, *PRODUCTS, "AveragePool", "Resize", "ConvTranspose"))
 
 
 class Mark(Enum):
@@ -74,7 +75,7 @@ def _begun(op: Op) -> Mark | None:
         return Mark.CONVOLUTION
     if op.kind == "AveragePool" and op.attributes.get("ceil_mode"):
         return None
-    if op.kind in (*REDUCTIONS, *PRODUCTS, "AveragePool", "Resize", "ConvTranspose"):
+    if op.kind in OTHERS:
         return Mark.OTHER
     return None
 

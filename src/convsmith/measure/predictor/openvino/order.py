@@ -14,11 +14,17 @@ BINARY = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min")
 
 def move_up(graph: Graph) -> None:
     """Move those that one operator alone reads; `graph` is changed."""
+    rearranged = {op.outputs[0] for op in graph.ops if op.kind in REARRANGING}
+    if not rearranged:
+        return
     uses, producers = graph.uses(), graph.producers()
     for op in list(graph.ops):
+        if rearranged.isdisjoint(op.inputs):
+            continue
         name = _only_map(graph, op) if uses[op.outputs[0]] == 1 else None
         if name is not None and (chain := _above(name, uses, producers)):
             _exchange(graph, op, name, chain, producers)
+            rearranged.add(op.outputs[0])
 
 
 def _only_map(graph: Graph, op: Op) -> str | None:

@@ -19,6 +19,7 @@ from convsmith.measure.predictor.rewriting import (
     drop_unread,
     fold_norms,
     fuse_pads,
+    has,
     join_slices,
     merge_silu,
     share_equal,
@@ -35,7 +36,6 @@ def prepared(graph: Graph) -> Graph:
     join_slices(graph)
     _drop_rejoined(graph)
     _join_at_once(graph)
-    drop_unread(graph)
     fuse_pads(graph)
     fold_norms(graph)
     merge_silu(graph, "Swish")
@@ -53,14 +53,17 @@ def _share_constants(graph: Graph) -> None:
     known: dict[tuple[object, ...], str] = {}
     names = {}
     for name, values in graph.constants.items():
-        if values is not None:
-            names[name] = known.setdefault((values, graph.shapes.get(name)), name)
-    for op in graph.ops:
-        op.inputs = [names.get(name, name) for name in op.inputs]
+        if values is not None and (first := known.setdefault((values, graph.shapes.get(name)), name)) != name:
+            names[name] = first
+    for op in graph.ops if names else ():
+        if not names.keys().isdisjoint(op.inputs):
+            op.inputs = [names.get(name, name) for name in op.inputs]
 
 
 def _drop_rejoined(graph: Graph) -> None:
     """All parts of a split map side by side again are the map."""
+    if not (has(graph, "Split") and has(graph, "Concat")):
+        return
     producers = graph.producers()
 
     def rejoined(op: Op) -> str | None:
@@ -74,6 +77,8 @@ def _drop_rejoined(graph: Graph) -> None:
 
 def _join_at_once(graph: Graph) -> None:
     """Maps that are put side by side, and then beside others alone, are so at once."""
+    if not has(graph, "Concat"):
+        return
     uses, producers = graph.uses(), graph.producers()
     for op in graph.ops:
         if op.kind != "Concat":
@@ -84,10 +89,13 @@ def _join_at_once(graph: Graph) -> None:
             joins = inner is not None and inner.kind == "Concat" and inner.attributes == op.attributes
             parts += inner.inputs if inner is not None and joins and uses[name] == 1 else [name]
         op.inputs = parts
+    drop_unread(graph)
 
 
 def _drop_identities(graph: Graph) -> None:
     """A selection of all channels in their order does nothing."""
+    if not has(graph, "Gather"):
+        return
 
     def unchanged(op: Op) -> str | None:
         chosen = graph.constants.get(op.inputs[1]) if op.kind == "Gather" else None
@@ -99,6 +107,8 @@ def _drop_identities(graph: Graph) -> None:
 
 def _join_shuffles(graph: Graph) -> None:
     """A view as groups, their transposition and a view back are one shuffle of channels."""
+    if not has(graph, "Transpose"):
+        return
     uses, producers = graph.uses(), graph.producers()
     viewed = {op.inputs[0] for op in graph.ops if op.kind in VIEWS}
     gone: set[int] = set()

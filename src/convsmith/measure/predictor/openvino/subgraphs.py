@@ -9,13 +9,14 @@ from convsmith.measure.predictor.graph import Graph, Op
 from convsmith.measure.predictor.openvino.marks import ACTIVATIONS
 from convsmith.measure.predictor.rewriting import in_order
 
-ELEMENTWISE = (*ACTIVATIONS, "BatchNormalization", "Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Exp", "Neg", "Erf",
-               "Floor", "Ceil")  # fmt: skip
+ELEMENTWISE = ACTIVATIONS | {"BatchNormalization", "Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Exp", "Neg", "Erf",
+                             "Floor", "Ceil"}  # fmt: skip
 
 
 def join_subgraphs(graph: Graph, marked: Collection[int]) -> None:
     """Make subgraphs of the elementwise operators that are not marked; `graph` is changed."""
-    _Joining(graph, marked).run()
+    if any(op.kind in ELEMENTWISE and id(op) not in marked for op in graph.ops):
+        _Joining(graph, marked).run()
 
 
 class _Joining:
