@@ -30,7 +30,7 @@ class NotFollowedError(Exception):
 
 
 class NoValues(TorchFunctionMode):
-    """Inside of this block, layers are made without drawing their weights, which takes most of the time of large ones."""
+    """Inside of this block, layers are made without drawing their weights, which takes long for large ones."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function, unless it fills a tensor at random."""

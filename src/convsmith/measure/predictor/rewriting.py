@@ -89,7 +89,7 @@ def merge_next(
     second: Callable[[Graph, Op, str], bool],
     merge: Callable[[Op, Op], None],
 ) -> None:
-    """Where a map is read once, by an operator of these kinds that can go into the one that writes it, merge the two."""
+    """Where a map is read once, by an operator of these kinds that can go into its writer, merge the two."""
     producers = {name: op for op in graph.ops if first(op) for name in op.outputs}
     candidates = [op for op in graph.ops if op.kind in kinds]
     if all(producers.keys().isdisjoint(op.inputs) for op in candidates):

@@ -44,9 +44,7 @@ def _sides(op: Op, source: Shape) -> list[int]:
     attributes = op.attributes
     kernel, strides, pads = attributes["kernel_shape"], attributes["strides"], attributes["pads"]
     dilations = attributes.get("dilations", (1, 1))
-    sides = [
-        (source[2 + i] + 2 * pads[i] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1 for i in (0, 1)
-    ]
+    sides = [(source[2 + i] + 2 * pads[i] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1 for i in (0, 1)]
     if min(sides) < 1:
         raise ValueError(f"a map must be at least as large as the kernel {kernel}, got {source}")
     return sides
