@@ -73,6 +73,7 @@ def _drop_rejoined(graph: Graph) -> None:
         return split.inputs[0] if split.attributes.get("axis", 0) == op.attributes.get("axis") else None
 
     drop_copies(graph, rejoined)
+    drop_unread(graph)
 
 
 def _join_at_once(graph: Graph) -> None:
