@@ -28,7 +28,10 @@ from predictor_truth import about, alone_ms, graph_of, truth
 import convsmith as cs
 from convsmith.measure.predictor.fitted import Fitted
 from convsmith.measure.predictor.kernels import Kernel
-from convsmith.measure.predictor.model import ANY, fit_any, fit_group, predict_kernels, rows_by_group
+from convsmith.measure.predictor.model import fit_models
+from convsmith.measure.predictor.net import LEAST_NETWORKS
+from convsmith.measure.predictor.rows import rows_by_group
+from convsmith.measure.predictor.speed import Speed
 
 Row: TypeAlias = dict[str, object]
 
@@ -67,7 +70,7 @@ def predictions(folder: Path, predictor: cs.measure.LatencyPredictor) -> list[Ro
     for name in sorted(path.stem for path in folder.glob("*.onnx")):
         ran = predictor._runtime.executed(graph_of(folder, name))
         own = networks[name] = predictor._runtime.kernels(ran)
-        times = predict_kernels(fitted.groups, own)
+        times = fitted.models.kernels_us(own)
         unknown = {kernel for kernel in own if kernel.variant not in fitted.known}
         rows.append({
             "what": name,
@@ -91,7 +94,7 @@ def predictions(folder: Path, predictor: cs.measure.LatencyPredictor) -> list[Ro
 
 def write(folder: Path, predictor: cs.measure.LatencyPredictor, rows: list[Row], out: Path, label: str) -> None:
     """The table: groups first, then networks."""
-    measured, repeated = truth(folder, predictor.about.reference_ms)
+    measured, repeated = truth(folder, Speed(predictor.about.reference_ms))
     rows = [{**row, "measured_ms": measured[str(row["what"])]} for row in rows if row["what"] in measured]
     if predictor.about.backend == "onnxruntime":
         for row in rows:
@@ -126,10 +129,11 @@ def without(predictor: cs.measure.LatencyPredictor, motifs: Sequence[str]) -> Fi
     table, fitted = predictor._table, predictor._fitted
     parts = [name.partition(": ")[2].split(", ") if name.startswith("random ") else None for name in table.names]
     kept = [i for i, own in enumerate(parts) if own is not None and not set(own) & set(motifs)]
-    rows = rows_by_group([table.kernels[i] for i in kept], [table.times_us[i] for i in kept])
+    kernels, latencies_us = [table.kernels[i] for i in kept], 1e3 * np.array([table.latencies_ms[i] for i in kept])
+    rows = rows_by_group(kernels, [table.times_us[i] for i in kept])
     print(f"without {', '.join(motifs)}: {len(kept)} of {len(table)} networks", flush=True)
-    groups = {**{name: fit_group(own) for name, own in rows.items()}, ANY: fit_any(rows)}
-    return Fitted(groups, fitted.correction, fitted.held_out, fitted.known)
+    models = fit_models(rows, kernels, latencies_us, with_net=len(kept) >= LEAST_NETWORKS)
+    return Fitted(models, fitted.correction, fitted.held_out, fitted.known)
 
 
 def summary(group: str, rows: list[Row]) -> Row:

@@ -6,8 +6,8 @@
 
 Networks are members of each search space at several sizes and of each family of the zoo up to 6 G multiply-accumulates,
 exported as `deploy.prepare` does; AmoebaNet's, which are larger, with fewer filters and cells. The truth is the median
-over series of interleaved bursts, of each network as a multiple of the calibration's reference network, which is timed
-several times in every round: single series agree within 5 % for some 90 % of networks so, and for 75 % as they are.
+over series of interleaved bursts, each network divided by how much slower than at the calibration the reference networks
+of its size are, which are timed several times in every round.
 `alone` times each distinct executed kernel of these networks as a model of its own.
 """
 
@@ -17,6 +17,7 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -30,7 +31,8 @@ from convsmith.deploy import onnx
 from convsmith.deploy.passes.lean import lean
 from convsmith.measure.predictor.engines import ENGINES
 from convsmith.measure.predictor.graph import Graph, read
-from convsmith.measure.predictor.turns import reference_graph
+from convsmith.measure.predictor.runtime import runtime_of
+from convsmith.measure.predictor.speed import References, Speed
 from convsmith.search import spaces
 from convsmith.zoo import amoebanet
 from convsmith.zoo.registry import FAMILIES
@@ -109,9 +111,9 @@ def time_series(folder: Path, series: int, seconds: float, backend: str) -> None
     """One series of all networks, in an order of its own; those that the back end refuses are left out."""
     start = time.monotonic()
     engine = ENGINES[backend]
-    reference = engine.load(reference_graph(), 1)
+    references = References(runtime_of("cpu", backend, 1))
     rng = Random(series)
-    found: dict[str, tuple[float, float]] = {}
+    found: dict[str, tuple[float, tuple[float, ...]]] = {}
     paths = sorted(folder.glob("*.onnx"))
     rng.shuffle(paths)
     for first in range(0, len(paths), CHUNK):
@@ -126,23 +128,24 @@ def time_series(folder: Path, series: int, seconds: float, backend: str) -> None
         for _ in range(ROUNDS):
             for place, name in enumerate(rng.sample(list(loaded), len(loaded))):
                 if place % BETWEEN == 0:
-                    beside.append(reference.burst_ms())
+                    beside.append(references.speed())
                 samples[name].append(loaded[name].burst_ms())
-        found |= {name: (statistics.median(own), statistics.median(beside)) for name, own in samples.items()}
+        speed = Speed.of(beside).reference_ms
+        found |= {name: (statistics.median(own), speed) for name, own in samples.items()}
         if time.monotonic() - start > seconds:
             break
     (folder / f"series-{series}.json").write_text(json.dumps(found))
 
 
-def truth(folder: Path, reference_ms: float) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Milliseconds by name at the speed at which the reference takes so long, and how far each two series agree.
+def truth(folder: Path, usual: Speed) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Milliseconds by name at the calibration's speed, and how far each two series agree.
 
     That is the shares of networks within 5 and 10 %. Medians over the series, of networks that are in all.
     """
     paths = sorted(folder.glob("series-*.json"))
     series = [json.loads(path.read_text()) for path in paths]
     names = [name for name in series[0] if all(name in own for own in series)]
-    times = np.array([[own[name][0] / own[name][1] * reference_ms for name in names] for own in series])
+    times = np.array([[_at_speed(*own[name], usual) for name in names] for own in series])
     repeated = {}
     for i in range(len(paths)):
         for j in range(i):
@@ -152,6 +155,10 @@ def truth(folder: Path, reference_ms: float) -> tuple[dict[str, float], dict[str
                 float((apart <= 0.1).mean()),
             )
     return dict(zip(names, np.median(times, axis=0).tolist(), strict=True)), repeated
+
+
+def _at_speed(ms: float, beside: Sequence[float], usual: Speed) -> float:
+    return ms / Speed(tuple(beside)).slowdown(usual, ms)
 
 
 def alone(folder: Path, part: int, seconds: float) -> None:

@@ -19,6 +19,7 @@ from convsmith.measure import LatencyPredictor, UnknownKernelWarning
 from convsmith.measure.predictor import predictor as module, table as tables, turns
 from convsmith.measure.predictor.describe import describe
 from convsmith.measure.predictor.motifs import MOTIFS
+from convsmith.measure.predictor.speed import SIZES, Speed
 from convsmith.measure.predictor.steps import STEPS
 from convsmith.measure.predictor.turns import random_graph
 from convsmith.nn import Classifier, ConvNormAct, InvertedResidual, MaxPool
@@ -115,7 +116,7 @@ def test_a_file_is_plain(file):
     with safe_open(file, framework="numpy") as content:
         document = json.loads(content.metadata()["convsmith"])
         assert content.get_tensor("table.time_us").dtype == np.float32
-    assert document["format"] == "convsmith/latency/2"
+    assert document["format"] == "convsmith/latency/3"
     assert document["about"]["runtime"] == importlib.metadata.version("onnxruntime")
     assert document["about"]["threads"] == 1
 
@@ -160,7 +161,7 @@ def test_a_killed_calibration_keeps_its_networks(monkeypatch, tmp_path):
     assert [name.partition(":")[0] for name in names] == [f"random {number}" for number in range(32)]
     seen.clear()
     calibrate(path, networks=64)
-    measured = seen[1:]  # the reference comes first
+    measured = seen[len(SIZES) :]  # the references come first
     assert len(measured) == 32
     assert measured[0].shapes == random_graph(32).shapes
     assert LatencyPredictor.load(path)._table.names[:32] == names
@@ -244,7 +245,7 @@ def test_the_callers_networks_are_measured_among_the_random_ones(monkeypatch, tm
 
 @pytest.fixture
 def turned(monkeypatch):
-    """Turns on the fake device, their reference, and three networks with their latencies at its usual speed."""
+    """Turns on the fake device, their references, and three networks with their latencies at its usual speed."""
     loaded = []
 
     def loading(graph):
@@ -254,22 +255,32 @@ def turned(monkeypatch):
     measuring = turns.Turns(fake.install(monkeypatch, loading=loading))
     jobs = [turns.Job(str(number), random_graph(number)) for number in range(3)]
     (usual,) = measuring.measure(jobs)
-    return measuring, loaded[0], jobs, [own.latency_ms for own in usual]
+    return measuring, loaded[: len(SIZES)], jobs, [own.latency_ms for own in usual]
 
 
 def test_times_are_those_at_the_speed_of_the_beginning(turned):
-    measuring, reference, jobs, usual = turned
-    reference.slowness = 1.04
+    measuring, references, jobs, usual = turned
+    for reference in references:
+        reference.slowness = 1.04
     (slower,) = measuring.measure(jobs)
     assert [own.latency_ms for own in slower] == pytest.approx([own / 1.04 for own in usual])
     assert slower[0].times_us[0] == pytest.approx(fake.load(jobs[0].graph).kernels[0].time_us / 1.04)
-    assert measuring.ratios == pytest.approx([1, 1.04])
+    assert [speed.change(measuring.usual) for speed in measuring.speeds] == pytest.approx([0, 0.04])
+
+
+def test_a_network_is_told_its_speed_by_references_of_its_size():
+    usual, now = Speed((0.1, 1.0, 10.0)), Speed((0.1, 1.1, 10.0))
+    assert now.slowdown(usual, 1.0) == pytest.approx(1.1)
+    assert now.slowdown(usual, 10**0.5) == pytest.approx(1.1**0.5)
+    assert [now.slowdown(usual, latency) for latency in (0.01, 0.1, 10, 100)] == pytest.approx([1.0] * 4)
+    assert usual.slowdown(now, 1.1) == pytest.approx(1 / 1.1)
 
 
 def test_a_minute_that_slows_down_is_measured_again(turned):
-    measuring, reference, jobs, usual = turned
-    slowness = itertools.cycle([1.0, 1.0, 1.0, *[1.2] * turns.ROUNDS])  # beside three profiles, and then the times
-    reference.burst_ms = lambda: reference.latency_ms * next(slowness)
+    measuring, references, jobs, usual = turned
+    for reference in references:
+        slowness = itertools.cycle([1.0, 1.0, 1.0, *[1.2] * turns.ROUNDS])  # beside three profiles, and then the times
+        reference.burst_ms = lambda own=reference, slow=slowness: own.latency_ms * next(slow)
     assert list(measuring.measure(jobs)) == [[]]
     assert measuring.disturbed == 9
     (insisted,) = measuring.measure(jobs, insist=True)
@@ -277,34 +288,34 @@ def test_a_minute_that_slows_down_is_measured_again(turned):
 
 
 def test_a_machine_that_is_another_one_is_refused_in_the_end(turned):
-    measuring, reference, jobs, _ = turned
-    reference.slowness = 1.5
+    measuring, references, jobs, _ = turned
+    references[1].slowness = 1.5
     assert list(measuring.measure(jobs)) == [[]]
-    assert measuring.ratios == [1]
+    assert len(measuring.speeds) == 1
     many = [turns.Job(f"{number}", jobs[0].graph) for number in range(turns.MOST_LOST * turns.CHUNK)]
-    with pytest.raises(ValueError, match=r"the machine must keep its speed .* took 1\.50 times"):
+    with pytest.raises(ValueError, match=r"the machine must keep its speed .* ms beside the last networks"):
         list(measuring.measure(many))
 
 
 @pytest.mark.parametrize("first_second", [0.85, 1.5])
 def test_a_calibration_is_at_the_usual_speed_of_its_minutes(first_second, monkeypatch, tmp_path):
-    """Not at that of its first second, when the reference was measured for the first time."""
-    reference = []
+    """Not at that of its first second, when the references were measured for the first time."""
+    loaded = []
 
     def loading(graph):
-        reference.append(fake.load(graph))
-        return reference[-1]
+        loaded.append(fake.load(graph))
+        return loaded[-1]
 
     fake.install(monkeypatch, loading=loading)
     first = itertools.count()
     monkeypatch.setattr(
         fake.FakeNetwork,
         "burst_ms",
-        lambda own: own.latency_ms * (first_second if own is reference[0] and next(first) < turns.FIRST else 1),
+        lambda own: own.latency_ms * (first_second if own in loaded[:3] and next(first) < 3 * turns.FIRST else 1),
     )
     predictor = LatencyPredictor.calibrate(path=tmp_path / "file", minutes=1e-9)
-    assert predictor.about.reference_ms == pytest.approx(reference[0].latency_ms)
-    assert predictor._table.latencies_ms[0] == pytest.approx(reference[1].latency_ms)
+    assert predictor.about.reference_ms == pytest.approx([own.latency_ms for own in loaded[: len(SIZES)]])
+    assert predictor._table.latencies_ms[0] == pytest.approx(loaded[len(SIZES)].latency_ms)
     predictor.update([STRANGE], SHAPE)
     assert predictor._table.latencies_ms[-1] == pytest.approx(truth_ms(STRANGE))
 

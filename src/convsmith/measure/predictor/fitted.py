@@ -9,21 +9,13 @@ from typing import Any
 import numpy as np
 
 from convsmith.measure.predictor.kernels import LAW, Kernel
-from convsmith.measure.predictor.model import (
-    ANY,
-    FOLDS,
-    Correction,
-    GroupModel,
-    fit_any,
-    fit_correction,
-    fit_group,
-    out_of_fold,
-    predict_kernels,
-    rows_by_group,
-)
+from convsmith.measure.predictor.model import Correction, GroupModel, Models, fit_correction, fit_group, fit_models
+from convsmith.measure.predictor.net import LEAST_NETWORKS, Net
+from convsmith.measure.predictor.rows import rows_by_group
 from convsmith.measure.predictor.table import Table
 from convsmith.measure.predictor.trees import Array, Trees
 
+FOLDS = 4
 FEWEST_NETWORKS = 2 * FOLDS
 BEYOND = 1.5  # times the largest of a class that was measured (or below the smallest): no longer to be trusted
 
@@ -50,8 +42,8 @@ class HeldOut:
 class Fitted:
     """The model of a table."""
 
-    def __init__(self, groups: dict[str, GroupModel], correction: Correction, held_out: HeldOut, known: set[str]):
-        self.groups, self.correction, self.held_out, self.known = groups, correction, held_out, known
+    def __init__(self, models: Models, correction: Correction, held_out: HeldOut, known: set[str]):
+        self.models, self.correction, self.held_out, self.known = models, correction, held_out, known
         self._times: dict[Kernel, float] = {}
         self._strange: dict[Kernel, list[str]] = {}
 
@@ -59,7 +51,7 @@ class Fitted:
         """Milliseconds of each network; kernels that were met before cost nothing."""
         new = [kernel for own in networks for kernel in own if kernel not in self._times]
         if new:
-            self._times.update(predict_kernels(self.groups, new))
+            self._times.update(self.models.kernels_us(new))
         sums = np.array([sum(map(self._times.__getitem__, own)) for own in networks])
         counts = np.array([float(len(own)) for own in networks])
         return (self.correction(sums, counts) / 1e3).tolist()  # type: ignore[no-any-return]
@@ -78,7 +70,7 @@ class Fitted:
     def _strange_of(self, kernel: Kernel) -> list[str]:
         if kernel.variant not in self.known:
             return [kernel.variant]
-        group = self.groups[kernel.group]
+        group = self.models.groups[kernel.group]
         return [
             f"{kernel.group} with {value:.3g} {name}, measured {lowest:.3g} to {highest:.3g}"
             for name, value, lowest, highest in zip(LAW, kernel.law, group.lowest, group.highest, strict=True)
@@ -88,28 +80,38 @@ class Fitted:
     def arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Everything as arrays and plain values, for a file."""
         arrays: dict[str, Array] = {}
-        for name, group in self.groups.items():
+        groups, net = self.models.groups, self.models.net
+        for name, group in groups.items():
             own = {"law": group.law, "lowest": group.lowest, "highest": group.highest}
             own |= {} if group.trees is None else group.trees.arrays()
             arrays |= {f"model.{name}.{key}": value for key, value in own.items()}
-        notes = {"correction": asdict(self.correction), "held_out": asdict(self.held_out), "groups": list(self.groups)}
+        arrays |= {f"net.{key}": value for key, value in (net.arrays() if net else {}).items()}
+        notes = {"correction": asdict(self.correction), "held_out": asdict(self.held_out), "groups": list(groups)}
+        notes["of_net"] = list(net.groups) if net else None
         return arrays, {"model": notes, "known": sorted(self.known)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], notes: Mapping[str, Any]) -> Fitted:
         """The model of `arrays()`."""
-        groups = {}
-        for name in notes["model"]["groups"]:
-            prefix = f"model.{name}."
-            own = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+        model, groups, net = notes["model"], {}, None
+        for name in model["groups"]:
+            own = _beginning_with(f"model.{name}.", arrays)
             trees = Trees.from_arrays(own) if "roots" in own else None
             groups[name] = GroupModel(own["law"], trees, own["lowest"], own["highest"])
-        model = notes["model"]
-        return cls(groups, Correction(**model["correction"]), HeldOut(**model["held_out"]), set(notes["known"]))
+        if model["of_net"] is not None:
+            net = Net.from_arrays(_beginning_with("net.", arrays), model["of_net"])
+        correction, held_out = Correction(**model["correction"]), HeldOut(**model["held_out"])
+        return cls(Models(groups, net), correction, held_out, set(notes["known"]))
+
+
+def _beginning_with(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
 
 def fit(table: Table) -> Fitted:
     """The model of all that a table holds; its error is that of networks left out, one fold at a time.
+
+    Of a table from which a network is trained only the first fold is left out: training takes half a minute.
 
     Raises ValueError for a table with too few networks.
     """
@@ -118,25 +120,46 @@ def fit(table: Table) -> Fitted:
             f"a predictor needs at least {FEWEST_NETWORKS} measured networks, got {len(table)}; measure on"
         )
     rows = rows_by_group(table.kernels, table.times_us)
-    sums = out_of_fold(table.kernels, rows)
-    counts = np.array([float(len(own)) for own in table.kernels])
     measured_us = 1e3 * np.array(table.latencies_ms)
     folds = np.arange(len(table)) % FOLDS
-    predicted = np.zeros(len(table))
-    for fold in range(FOLDS):
-        own = folds == fold
-        predicted[own] = fit_correction(sums[~own], counts[~own], measured_us[~own])(sums[own], counts[own])
+    with_net = len(table) >= LEAST_NETWORKS
+    left_out = folds == 0 if with_net else folds >= 0
+    sums = np.zeros(len(table))
+    for fold in np.unique(folds[left_out]):
+        others = {name: own.of(folds != fold) for name, own in rows.items()}
+        met = {name: own for name, own in others.items() if len(own)}
+        models = fit_models(met, table.kernels, measured_us, with_net=with_net)
+        places = np.flatnonzero(folds == fold)
+        sums[places] = models.sums_us([table.kernels[place] for place in places])
+    sums, measured = sums[left_out], measured_us[left_out]
+    counts = np.array([float(len(own)) for own in table.kernels])[left_out]
     return Fitted(
-        {**{name: fit_group(own) for name, own in rows.items()}, ANY: fit_any(rows)},
-        fit_correction(sums, counts, measured_us),
-        HeldOut.of(predicted, measured_us),
+        fit_models(rows, table.kernels, measured_us, with_net=with_net),
+        fit_correction(sums, counts, measured),
+        HeldOut.of(_corrected(sums, counts, measured), measured),
         {kernel.variant for own in table.kernels for kernel in own},
     )
 
 
-def refit(fitted: Fitted, table: Table, groups: set[str]) -> Fitted:
-    """The model with these classes fitted anew; the correction and the error stay."""
+def _corrected(sums: Array, counts: Array, measured_us: Array) -> Array:
+    """Each network's latency by a correction that has not seen it."""
+    folds = np.arange(len(sums)) % FOLDS
+    found = np.zeros(len(sums))
+    for fold in range(FOLDS):
+        own = folds == fold
+        found[own] = fit_correction(sums[~own], counts[~own], measured_us[~own])(sums[own], counts[own])
+    return found
+
+
+def refit(fitted: Fitted, table: Table, groups: set[str], new: set[str]) -> Fitted:
+    """The model with these classes fitted anew; the correction and the error stay.
+
+    Of the `new` among them the network has not seen what was met: there the trees are alone.
+    """
     rows = rows_by_group(table.kernels, table.times_us)
     known = {kernel.variant for own in table.kernels for kernel in own}
-    fresh = {name: fit_group(rows[name]) for name in groups}
-    return Fitted({**fitted.groups, **fresh}, fitted.correction, fitted.held_out, known)
+    net = fitted.models.net
+    models = Models(
+        {**fitted.models.groups, **{name: fit_group(rows[name]) for name in groups}}, net and net.without(new)
+    )
+    return Fitted(models, fitted.correction, fitted.held_out, known)

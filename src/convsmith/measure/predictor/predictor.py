@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from itertools import islice
 from pathlib import Path
-from statistics import median
 from typing import Any, Literal, TypeAlias, get_args, overload
 
 from convsmith.arch import Architecture
@@ -21,6 +20,7 @@ from convsmith.measure.predictor.fitted import FEWEST_NETWORKS, Fitted, HeldOut,
 from convsmith.measure.predictor.graph import Shape
 from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.runtime import Runtime, runtime_of
+from convsmith.measure.predictor.speed import Speed
 from convsmith.measure.predictor.table import About, Table
 from convsmith.measure.predictor.turns import Job, Turns, random_jobs
 from convsmith.measure.predictor.uncollected import uncollected
@@ -98,13 +98,13 @@ class LatencyPredictor:
         file = None if path is None else Path(path)
         known = _open(file, runtime)
         seconds = 0.0 if known is None else float(known[1].get("seconds", 0.0))
-        turns = Turns(runtime, reference_ms=known[0].about.reference_ms if known else None)
-        table = known[0] if known else Table(_about(runtime, turns.reference_ms))
+        turns = Turns(runtime, usual=Speed(known[0].about.reference_ms) if known else None)
+        table = known[0] if known else Table(_about(runtime, turns.usual))
         start = time.monotonic() - seconds
         given = (Job(a.name, describe(a, tuple(shape), runtime.engine.filled)) for a, shape in architectures)
         for measured in turns.measure(_mixed(random_jobs(len(table)), given)):
             if known is None and not len(table):
-                table = Table(_about(runtime, turns.reference_ms))
+                table = Table(_about(runtime, turns.usual))
             table.add(measured)
             seconds = time.monotonic() - start
             if file is not None:
@@ -115,8 +115,8 @@ class LatencyPredictor:
             if seconds >= 60 * minutes and len(table) >= FEWEST_NETWORKS:
                 break
         if known is None or "model" not in known[1]:  # the usual speed of these minutes, not that of the first networks
-            table.at_speed(median(turns.ratios or [1.0]))
-            turns.reference_ms = table.about.reference_ms
+            table.at_speed(Speed.of(turns.speeds or [turns.usual]))
+            turns.usual = Speed(table.about.reference_ms)
         predictor = cls(table, fit(table), runtime)
         predictor._seconds = seconds
         predictor._turns = turns
@@ -179,13 +179,13 @@ class LatencyPredictor:
         """
         self._runtime.check_here()
         if self._turns is None:
-            self._turns = Turns(self._runtime, reference_ms=self.about.reference_ms)
+            self._turns = Turns(self._runtime, usual=Speed(self.about.reference_ms))
         jobs = [Job(one.name, describe(one, tuple(input_shape), self._runtime.engine.filled)) for one in architectures]
         for measured in self._turns.measure(jobs, insist=True):
             self._table.add(measured)
             groups = {kernel.group for network in measured for kernel in network.kernels}
             changed = {kernel.group for network in measured for kernel in network.kernels if self._is_new(kernel)}
-            self._fitted = refit(self._fitted, self._table, changed or groups)
+            self._fitted = refit(self._fitted, self._table, changed or groups, changed)
         if self._file is not None:
             try:
                 self.save(self._file)
@@ -234,7 +234,7 @@ def _open(file: Path | None, runtime: Runtime) -> tuple[Table, dict[str, Any]] |
     return table, notes
 
 
-def _about(runtime: Runtime, reference_ms: float) -> About:
+def _about(runtime: Runtime, usual: Speed) -> About:
     return About(
         device=runtime.device,
         processor=runtime.processor,
@@ -243,7 +243,7 @@ def _about(runtime: Runtime, reference_ms: float) -> About:
         threads=runtime.threads,
         block=runtime.block,
         begun=date.today().isoformat(),
-        reference_ms=reference_ms,
+        reference_ms=usual.reference_ms,
     )
 
 

@@ -15,17 +15,18 @@ from convsmith.arch import write_whole_bytes
 from convsmith.measure.predictor.engines import ENGINES
 from convsmith.measure.predictor.graph import Shape
 from convsmith.measure.predictor.kernels import Kernel
+from convsmith.measure.predictor.speed import Speed
 from convsmith.measure.predictor.trees import Array
 from convsmith.measure.predictor.turns import Measured
 
-FORMAT = "convsmith/latency/2"
+FORMAT = "convsmith/latency/3"
 LEAST_OF_A_BATCH = 16  # networks, before a batch counts as measured
 KEY = "convsmith"  # of the file's metadata, whose value is JSON
 
 
 @dataclass(frozen=True)
 class About:
-    """Where and with what a table was measured; `reference_ms` is the reference network's latency at the time."""
+    """Where and with what a table was measured; `reference_ms` are the reference networks' latencies at the time."""
 
     device: str
     processor: str
@@ -34,7 +35,7 @@ class About:
     threads: int
     block: int
     begun: str
-    reference_ms: float
+    reference_ms: tuple[float, ...]
 
 
 @dataclass
@@ -60,11 +61,14 @@ class Table:
     def __len__(self) -> int:
         return len(self.names)
 
-    def at_speed(self, ratio: float) -> None:
-        """Let all times be those of a machine whose reference network takes so much longer."""
-        self.about = replace(self.about, reference_ms=self.about.reference_ms * ratio)
-        self.latencies_ms = [own * ratio for own in self.latencies_ms]
-        self.times_us = [tuple(time * ratio for time in own) for own in self.times_us]
+    def at_speed(self, speed: Speed) -> None:
+        """Let all times be those of a machine whose reference networks take so long."""
+        usual = Speed(self.about.reference_ms)
+        self.about = replace(self.about, reference_ms=speed.reference_ms)
+        for place, latency_ms in enumerate(self.latencies_ms):
+            slowdown = speed.slowdown(usual, latency_ms)
+            self.latencies_ms[place] = latency_ms * slowdown
+            self.times_us[place] = tuple(time * slowdown for time in self.times_us[place])
 
     def outside(self, input_shape: Shape) -> list[str]:
         """What of an input (N, C, H, W) no measured networks had, in words: its batch, or its size."""
@@ -129,7 +133,8 @@ def load(path: Path) -> tuple[Table, dict[str, Array], dict[str, Any]]:
             f"{document.get('format')!r} with {document.get('numbers')!r}; calibrate again"
         )
     own = {name.removeprefix("table."): arrays.pop(name) for name in list(arrays) if name.startswith("table.")}
-    table = Table(About(**document["about"]))
+    about = document["about"]
+    table = Table(About(**{**about, "reference_ms": tuple(about["reference_ms"])}))
     table.input_shapes = [tuple(shape) for shape in own["input_shape"].tolist()]
     table.names, table.latencies_ms = list(document["networks"]), own["latency_ms"].tolist()
     end = 0

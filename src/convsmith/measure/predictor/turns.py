@@ -1,8 +1,9 @@
-"""Networks measured in turns, and among them one that never changes: it tells how fast the machine is at the time.
+"""Networks measured in turns, and among them those that never change, which tell how fast the machine is at the time.
 
-Each network is profiled, and then timed in bursts, one a round. The reference network is timed in between. What a chunk
-of networks took is divided by what the reference took beside them, as a share of what it took at the beginning: series
-of networks, minutes apart, agree better so. A chunk during which the machine's speed changed is measured again.
+Each network is profiled, and then timed in bursts, one a round. The reference networks are timed in between. What a
+chunk of networks took is divided by what references of their size took beside them, as a share of what those took at
+the beginning: series of networks, minutes or hours apart, agree better so. A chunk during which the machine's speed
+changed is measured again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from convsmith.measure.predictor import soup
 from convsmith.measure.predictor.engine import Timed
 from convsmith.measure.predictor.graph import Graph, Shape
 from convsmith.measure.predictor.kernels import Kernel
-from convsmith.measure.predictor.writer import Writer
+from convsmith.measure.predictor.speed import References, Speed
 
 CHUNK, ROUNDS, BETWEEN, FIRST = 16, 5, 4, 40
 LARGEST_CHANGE, LARGEST_DRIFT = 0.03, 0.25  # of the machine's speed, within a chunk and from the beginning
@@ -69,32 +70,19 @@ def random_graph(number: int) -> Graph:
     return soup.draw(Random(number)).graph
 
 
-def reference_graph() -> Graph:
-    """The network that tells how fast the machine is, in every calibration the same: a bit of all that takes time."""
-    w = Writer((1, 3, 160, 160))
-    x = w.act(w.conv("input", 32, (3, 3), stride=2), "relu")
-    for width in (64, 128, 256):
-        x = w.act(w.conv(x, width, (3, 3), stride=2), "relu")
-        y = w.act(w.conv(x, 2 * width), "relu")
-        y = w.act(w.conv(y, 2 * width, (3, 3), groups=2 * width), "relu")
-        x = w.add(w.conv(y, width), x)
-    return w.graph(w.linear(w.flatten(w.global_pool(x)), 1000), opset=18)
-
-
 class Turns:
     """Measures networks in chunks.
 
-    `reference_ms` is what the reference network took when the table was begun, or else takes beside the first chunk;
-    `ratios` are the reference's times beside each chunk that was kept, as a share of it.
+    `usual` is what the reference networks took when the table was begun, or else take beside the first chunk; `speeds`
+    are those beside each chunk that was kept.
     """
 
-    def __init__(self, runtime: Runs, *, reference_ms: float | None = None):
+    def __init__(self, runtime: Runs, *, usual: Speed | None = None):
         self.runtime = runtime
-        self.reference = runtime.load(reference_graph())
-        self.begun = reference_ms is not None
-        now = median(self.reference.burst_ms() for _ in range(FIRST))
-        self.reference_ms = now if reference_ms is None else reference_ms
-        self.ratios: list[float] = []
+        self.references = References(runtime)
+        self.begun = usual is not None
+        self.usual = usual or Speed.of(self.references.speed() for _ in range(FIRST))
+        self.speeds: list[Speed] = []
         self.skipped: dict[str, str] = {}
         self.disturbed = 0
 
@@ -108,33 +96,31 @@ class Turns:
         while chunk := list(itertools.islice(jobs, CHUNK)):
             for tried in range(TRIES):
                 measured, profiling, timing = self._measure_chunk(chunk, rounds)
-                if not self.begun:
-                    self.reference_ms *= timing
-                    profiling, timing = profiling / timing, 1.0
-                steady = abs(profiling / timing - 1) <= LARGEST_CHANGE and abs(timing - 1) <= LARGEST_DRIFT
+                usual = self.usual if self.begun else timing
+                steady = profiling.change(timing) <= LARGEST_CHANGE and timing.change(usual) <= LARGEST_DRIFT
                 if steady or (insist and tried == TRIES - 1):
-                    self.begun, lost = True, 0
-                    self.ratios.append(timing)
-                    yield [_at_speed(own, profiling, timing) for own in measured]
+                    self.begun, self.usual, lost = True, usual, 0
+                    self.speeds.append(timing)
+                    yield [_at_speed(own, profiling, timing, usual) for own in measured]
                     break
                 self.disturbed += len(measured)
             else:
                 lost += 1
                 if lost == MOST_LOST:
                     raise ValueError(
-                        "the machine must keep its speed to be measured, and its reference network took "
-                        f"{timing:.2f} times {self.reference_ms:.3g} ms beside the last networks, or changed; stop "
-                        "what else runs, or calibrate into another file"
+                        "the machine must keep its speed to be measured, and its reference networks took "
+                        f"{_listed(timing)} ms beside the last networks, or changed, instead of {_listed(usual)} ms; "
+                        "stop what else runs, or calibrate into another file"
                     )
                 yield []
 
-    def _measure_chunk(self, chunk: Sequence[Job], rounds: int) -> tuple[list[Measured], float, float]:
-        """What was measured, and the reference's time as a share of what it was, beside the profiles and the times."""
+    def _measure_chunk(self, chunk: Sequence[Job], rounds: int) -> tuple[list[Measured], Speed, Speed]:
+        """What was measured, and the machine's speed beside the profiles and beside the times."""
         loaded: list[tuple[Job, Timed, tuple[Kernel, ...], Sequence[float]]] = []
         profiling, timing = [], []
         for job in chunk:
             network = self.runtime.load(job.graph)
-            profiling.append(self.reference.burst_ms())
+            profiling.append(self.references.speed())
             graph = self.runtime.executed(job.graph)
             try:
                 times = network.times_us(graph)
@@ -147,19 +133,24 @@ class Turns:
             order = range(len(loaded)) if turn % 2 == 0 else range(len(loaded) - 1, -1, -1)
             for done, place in enumerate(order):
                 if done % BETWEEN == 0:
-                    timing.append(self.reference.burst_ms())
+                    timing.append(self.references.speed())
                 samples[place].append(loaded[place][1].burst_ms())
         measured = [
             Measured(job.name, _input_shape(job.graph), found, tuple(times), median(own))
             for (job, _, found, times), own in zip(loaded, samples, strict=True)
         ]
-        return measured, median(profiling) / self.reference_ms, median(timing or profiling) / self.reference_ms
+        return measured, Speed.of(profiling), Speed.of(timing or profiling)
 
 
-def _at_speed(measured: Measured, profiling: float, timing: float) -> Measured:
-    """As on a machine whose reference takes what it took at the beginning."""
-    times = tuple(time / profiling for time in measured.times_us)
-    return replace(measured, times_us=times, latency_ms=measured.latency_ms / timing)
+def _at_speed(measured: Measured, profiling: Speed, timing: Speed, usual: Speed) -> Measured:
+    """As on a machine of its usual speed."""
+    latency_ms = measured.latency_ms / timing.slowdown(usual, measured.latency_ms)
+    slowdown = profiling.slowdown(usual, measured.latency_ms)
+    return replace(measured, times_us=tuple(time / slowdown for time in measured.times_us), latency_ms=latency_ms)
+
+
+def _listed(speed: Speed) -> str:
+    return ", ".join(f"{own:.3g}" for own in speed.reference_ms)
 
 
 def _input_shape(graph: Graph) -> Shape:

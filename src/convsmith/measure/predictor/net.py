@@ -1,0 +1,157 @@
+"""A small network that tells what kernels take, trained on kernels and on whole networks at once.
+
+What a profile says of a network's kernels adds up to its latency but for some per cent, and what is missing is not the
+same for all kernels. Trees learn one kernel at a time; this learns them from the latencies, too. The two are wrong in
+different places: their mean is better than either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convsmith.measure.predictor.rows import Rows
+from convsmith.measure.predictor.trees import Array
+
+LEAST_NETWORKS = 128
+WIDTH, EPOCHS, BATCH = 128, 150, 32  # of hidden layers; passes over all networks, and networks at a step
+RATE, CORRECTION_RATE, WARM_UP, DECAY = 4e-3, 1e-3, 0.15, 1e-3
+KERNEL_ERROR, NETWORK_ERROR = 0.2, 0.05  # logarithms, beyond which an error weighs as its size and not its square
+FARTHEST = 6.0  # deviations from the mean that inputs are kept within
+
+
+@dataclass(frozen=True)
+class Net:
+    """Two hidden layers over a kernel's numbers and its law's logarithm, with biases for each class at the first."""
+
+    groups: tuple[str, ...]
+    mean: Array
+    scale: Array
+    weights: tuple[Array, ...]
+
+    def predict(self, group: str, numbers: Array, law_us: Array) -> Array:
+        """The logarithm of what each row (rows, numbers) takes, as a multiple of what the law says (rows,)."""
+        first, bias, *deeper = self.weights
+        x = self._inputs(numbers, law_us) @ first + bias[self.groups.index(group)]
+        for weight, bias in zip(deeper[::2], deeper[1::2], strict=True):
+            x = (x / (1 + np.exp(-x))) @ weight + bias
+        found: Array = x[:, 0]
+        return found
+
+    def without(self, groups: set[str]) -> Net:
+        """For all classes but these."""
+        kept = [place for place, name in enumerate(self.groups) if name not in groups]
+        first, biases, *deeper = self.weights
+        return replace(self, groups=tuple(self.groups[place] for place in kept), weights=(first, biases[kept], *deeper))
+
+    def arrays(self) -> dict[str, Array]:
+        """Everything but the names as arrays, for a file."""
+        return {"mean": self.mean, "scale": self.scale, **{f"weight{i}": own for i, own in enumerate(self.weights)}}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array], groups: Sequence[str]) -> Net:
+        """The network of `arrays()`."""
+        weights = tuple(arrays[f"weight{i}"] for i in range(len(arrays) - 2))
+        return cls(tuple(groups), arrays["mean"], arrays["scale"], weights)
+
+    def _inputs(self, numbers: Array, law_us: Array) -> Array:
+        x = (np.concatenate([numbers, np.log(law_us)[:, None]], axis=1) - self.mean) / self.scale
+        return x.clip(-FARTHEST, FARTHEST).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of all classes, sorted by network, with what the laws say of each, and each network's latency.
+
+    `correction` holds three coefficients to begin with: of the sum of the kernels, of their number, and a constant.
+    """
+
+    rows: Mapping[str, Rows]
+    law_us: Mapping[str, Array]
+    latencies_us: Array
+    correction: tuple[float, float, float]
+
+
+def fit_net(examples: Examples, *, seed: int = 0) -> Net:
+    """Train on the networks that have rows: AdamW with a rate that rises and falls in one cycle."""
+    with torch.inference_mode(False), torch.enable_grad():
+        return _fit(examples, torch.Generator().manual_seed(seed))
+
+
+def _fit(examples: Examples, generator: torch.Generator) -> Net:
+    groups = tuple(sorted(examples.rows))
+    parts = [examples.rows[name] for name in groups]
+    network = np.concatenate([own.network for own in parts])
+    order = np.argsort(network, kind="stable")
+    networks, begins, sizes = np.unique(network[order], return_index=True, return_counts=True)
+    numbers = np.concatenate([own.numbers for own in parts])[order]
+    law_us = np.concatenate([examples.law_us[name] for name in groups])[order]
+    raw = np.concatenate([numbers, np.log(law_us)[:, None]], axis=1)
+    net = Net(groups, raw.mean(axis=0), raw.std(axis=0) + 1e-3, _initial(raw.shape[1], len(groups), generator))
+
+    inputs = _tensor(net._inputs(numbers, law_us))
+    group = torch.from_numpy(np.repeat(np.arange(len(groups)), [len(own) for own in parts])[order])
+    law = _tensor(np.log(law_us))
+    times = _tensor(np.log(np.concatenate([own.time_us for own in parts])[order]))
+    count = _tensor(np.concatenate([own.count for own in parts])[order])
+    latency = _tensor(np.log(examples.latencies_us[networks]))
+    kernels = _tensor(np.add.reduceat(count.numpy(), begins))
+    places = [torch.arange(begin, begin + size) for begin, size in zip(begins, sizes, strict=True)]
+    size = torch.from_numpy(sizes)
+
+    weights = [nn.Parameter(torch.from_numpy(own)) for own in net.weights]
+    correction = nn.Parameter(torch.tensor(examples.correction, dtype=torch.float32))
+    optimizer = torch.optim.AdamW(
+        [{"params": weights}, {"params": [correction], "weight_decay": 0.0}], weight_decay=DECAY
+    )
+    steps = max(2, EPOCHS * len(networks) // BATCH)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, [RATE, CORRECTION_RATE], total_steps=steps, pct_start=WARM_UP)
+    waiting: list[int] = []
+    for _ in range(steps):
+        if len(waiting) < BATCH:
+            waiting = torch.randperm(len(networks), generator=generator).tolist()
+        chosen, waiting = waiting[:BATCH], waiting[BATCH:]
+        rows = torch.cat([places[i] for i in chosen])
+        logs = law[rows] + _forward(inputs[rows], group[rows], weights)
+        of_kernels = _error(logs - times[rows], KERNEL_ERROR)
+        owner = torch.repeat_interleave(torch.arange(len(chosen)), size[chosen])
+        sums = logs.new_zeros(len(chosen)).index_add(0, owner, logs.exp() * count[rows])
+        total = correction[0] * sums + correction[1] * kernels[chosen] + correction[2]
+        of_networks = _error(torch.maximum(total, sums / 2).log() - latency[chosen], NETWORK_ERROR)
+        optimizer.zero_grad()
+        (of_kernels + of_networks).backward()
+        optimizer.step()
+        rate.step()
+    return replace(net, weights=tuple(own.detach().numpy() for own in weights))
+
+
+def _initial(inputs: int, groups: int, generator: torch.Generator) -> tuple[Array, ...]:
+    """Weights and biases of each layer, uniform as `nn.Linear` draws them; the first layer's biases for each class."""
+    found = []
+    for place, (wide, narrow) in enumerate(((inputs, WIDTH), (WIDTH, WIDTH), (WIDTH, 1))):
+        for shape in ((wide, narrow), (groups, narrow) if place == 0 else (narrow,)):
+            drawn = torch.rand(shape, generator=generator, dtype=torch.float32)
+            found.append(((2 * drawn - 1) / wide**0.5).numpy())
+    return tuple(found)
+
+
+def _forward(x: Tensor, group: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    first, bias, *deeper = weights
+    x = x @ first + bias[group]
+    for weight, bias in zip(deeper[::2], deeper[1::2], strict=True):
+        x = torch.addmm(bias, nn.functional.silu(x), weight)
+    return x[:, 0]
+
+
+def _error(error: Tensor, bend: float) -> Tensor:
+    """Huber's loss, in units of the bend."""
+    return nn.functional.huber_loss(error, torch.zeros_like(error), delta=bend) / bend
+
+
+def _tensor(values: Any) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
