@@ -6,8 +6,8 @@
 
 Networks are members of each search space at several sizes and of each family of the zoo up to 6 G multiply-accumulates,
 exported as `deploy.prepare` does; AmoebaNet's, which are larger, with fewer filters and cells. The truth is the median
-over series of interleaved bursts, each network divided by how much slower than at the calibration the reference networks
-of its size are, which are timed several times in every round.
+over series of interleaved bursts, each network divided by how much slower than at the calibration the reference
+networks of its size are, which are timed several times in every round.
 `alone` times each distinct executed kernel of these networks as a model of its own.
 """
 

@@ -86,7 +86,11 @@ class Fitted:
             own |= {} if group.trees is None else group.trees.arrays()
             arrays |= {f"model.{name}.{key}": value for key, value in own.items()}
         arrays |= {f"net.{key}": value for key, value in (net.arrays() if net else {}).items()}
-        notes = {"correction": asdict(self.correction), "held_out": asdict(self.held_out), "groups": list(groups)}
+        notes: dict[str, Any] = {
+            "correction": asdict(self.correction),
+            "held_out": asdict(self.held_out),
+            "groups": list(groups),
+        }
         notes["of_net"] = list(net.groups) if net else None
         return arrays, {"model": notes, "known": sorted(self.known)}
 

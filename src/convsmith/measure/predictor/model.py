@@ -35,7 +35,8 @@ class GroupModel:
 
     def law_us(self, law: Array) -> Array:
         """Microseconds of each kernel (rows,) by the law alone."""
-        return np.maximum(_terms(law) @ self.law, SHORTEST_US)
+        times: Array = np.maximum(_terms(law) @ self.law, SHORTEST_US)
+        return times
 
 
 @dataclass(frozen=True)

@@ -78,9 +78,17 @@ class Examples:
 
 
 def fit_net(examples: Examples, *, seed: int = 0) -> Net:
-    """Train on the networks that have rows: AdamW with a rate that rises and falls in one cycle."""
-    with torch.inference_mode(False), torch.enable_grad():
-        return _fit(examples, torch.Generator().manual_seed(seed))
+    """Train on the networks that have rows: AdamW with a rate that rises and falls in one cycle.
+
+    On one thread: the steps are small, and several threads wait for one another where something else runs.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            return _fit(examples, torch.Generator().manual_seed(seed))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _fit(examples: Examples, generator: torch.Generator) -> Net:
@@ -104,11 +112,10 @@ def _fit(examples: Examples, generator: torch.Generator) -> Net:
     places = [torch.arange(begin, begin + size) for begin, size in zip(begins, sizes, strict=True)]
     size = torch.from_numpy(sizes)
 
-    weights = [nn.Parameter(torch.from_numpy(own)) for own in net.weights]
+    weights: list[Tensor] = [nn.Parameter(torch.from_numpy(own)) for own in net.weights]
     correction = nn.Parameter(torch.tensor(examples.correction, dtype=torch.float32))
-    optimizer = torch.optim.AdamW(
-        [{"params": weights}, {"params": [correction], "weight_decay": 0.0}], weight_decay=DECAY
-    )
+    trained: list[dict[str, Any]] = [{"params": weights}, {"params": [correction], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(trained, weight_decay=DECAY)
     steps = max(2, EPOCHS * len(networks) // BATCH)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, [RATE, CORRECTION_RATE], total_steps=steps, pct_start=WARM_UP)
     waiting: list[int] = []
@@ -124,7 +131,7 @@ def _fit(examples: Examples, generator: torch.Generator) -> Net:
         total = correction[0] * sums + correction[1] * kernels[chosen] + correction[2]
         of_networks = _error(torch.maximum(total, sums / 2).log() - latency[chosen], NETWORK_ERROR)
         optimizer.zero_grad()
-        (of_kernels + of_networks).backward()
+        (of_kernels + of_networks).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         rate.step()
     return replace(net, weights=tuple(own.detach().numpy() for own in weights))

@@ -38,7 +38,7 @@ class Rows:
 
 def rows_by_group(kernels: Sequence[Sequence[Kernel]], times_us: Sequence[Sequence[float]]) -> dict[str, Rows]:
     """The rows of each class."""
-    total: Counter[tuple[int, Kernel]] = Counter()
+    total: dict[tuple[int, Kernel], float] = defaultdict(float)
     count: Counter[tuple[int, Kernel]] = Counter()
     for network, (own, times) in enumerate(zip(kernels, times_us, strict=True)):
         for kernel, time in zip(own, times, strict=True):
