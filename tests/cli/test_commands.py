@@ -364,6 +364,19 @@ def test_train_takes_the_classes_and_channels_of_the_data(convsmith):
     )
 
 
+def test_train_trains_where_it_is_told(convsmith, monkeypatch):
+    places = []
+
+    def refuse(*arguments, device, **options):
+        places.append(device)
+        raise ValueError("seen")
+
+    monkeypatch.setattr("convsmith.train.fit", refuse)
+    for options in ((), ("--device", "cuda:1")):
+        assert convsmith("train", "--arch", "mobilenet_v2_x0_35", "--data", "digits", *options)[0] == 2
+    assert places == ["cpu", "cuda:1"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -419,6 +432,7 @@ def test_train_takes_the_classes_and_channels_of_the_data(convsmith):
         (("train", "--arch", "resnet18", "--data", "no_folder/"), "no_folder"),
         (("train", "--arch", "resnet18", "--data", "digits", "--recipe", "fast"), "unknown recipe 'fast'"),
         (("train", "--arch", "tiny.json", "--data", "cluttered_digits"), "channels"),
+        (("train", "--arch", "resnet18", "--data", "digits", "--device", "toaster"), "got 'toaster'"),
         (("export", "tiny.json", "--format", "tflite"), "unknown format 'tflite'; the formats are onnx"),
         (("export", "tiny.json", "--weights", "none.pth"), "there is no weights file none.pth"),
         (("status", "nothing"), "there is no run nothing"),

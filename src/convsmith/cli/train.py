@@ -25,6 +25,7 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.", show_default=False)] = None,
     seed: Seed = 0,
     input_size: InputSize = None,
+    device: Annotated[str, typer.Option(help="Where to train, as torch names it.")] = "cpu",
     run_dir: RunDir = None,
     json: Json = False,
 ) -> None:
@@ -42,7 +43,7 @@ def train(
     torch.manual_seed(seed)
     network = task.network(architecture_for(arch, images))
     folder = run_dir or run_name("train", arch, data, seed)
-    result = training.fit(network, task, images, settings, run_dir=folder)
+    result = training.fit(network, task, images, settings, run_dir=folder, device=device)
     test = training.evaluate(result.network, task, images.test, batch_size=settings.batch_size)
     if json:
         weights = str(Path(folder) / "weights.safetensors")

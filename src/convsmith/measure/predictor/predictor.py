@@ -18,6 +18,7 @@ from convsmith.measure.predictor import table as tables
 from convsmith.measure.predictor.describe import describe
 from convsmith.measure.predictor.fitted import FEWEST_NETWORKS, Fitted, HeldOut, fit, refit
 from convsmith.measure.predictor.graph import Shape
+from convsmith.measure.predictor.kept import Kept, stamp_of
 from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.runtime import Runtime, runtime_of
 from convsmith.measure.predictor.speed import Speed
@@ -46,7 +47,7 @@ class LatencyPredictor:
     def __init__(self, table: Table, fitted: Fitted, runtime: Runtime):
         self._table, self._fitted, self._runtime = table, fitted, runtime
         self._turns: Turns | None = None
-        self._file: Path | None = None
+        self._kept: Kept | None = None
 
     @property
     def about(self) -> About:
@@ -85,18 +86,21 @@ class LatencyPredictor:
             architectures: Networks with input shapes (N, C, H, W) to measure among the random ones, such as members of
                 the space that will be searched; at most one in six is one of these.
             path: A file to keep what is measured, written after each handful of networks: a call on the same file goes
-                on where a stopped one was.
+                on where a stopped one was. What other processes add to it meanwhile stays in it.
             progress: Called with the number of networks and the seconds measured so far.
 
-        Raises ValueError for arguments that are not offered, for a file of another device, and where the runtime does
-        not behave as the rules of this version say.
+        Raises ValueError for arguments that are not offered, for a file of another device or one that another process
+        begins at the same time, and where the runtime does not behave as the rules of this version say.
         """
         check_positive("threads", threads)
         if not (math.isfinite(minutes) and minutes > 0):
             raise ValueError(f"minutes must be a finite positive number, got {minutes}")
         runtime = runtime_of(device, backend, threads)
         file = None if path is None else Path(path)
+        kept = None if file is None else Kept(file, stamp=stamp_of(file))  # before it is read: what comes later is seen
         known = _open(file, runtime)
+        if kept is not None and known is not None:
+            kept.known = len(known[0])
         seconds = 0.0 if known is None else float(known[1].get("seconds", 0.0))
         turns = Turns(runtime, usual=Speed(known[0].about.reference_ms) if known else None)
         table = known[0] if known else Table(_about(runtime, turns.usual))
@@ -107,8 +111,9 @@ class LatencyPredictor:
                 table = Table(_about(runtime, turns.usual))
             table.add(measured)
             seconds = time.monotonic() - start
-            if file is not None:
-                table.save(file, {}, {"seconds": seconds})
+            if kept is not None:
+                table = _grown(kept, table, seconds)
+                turns.usual = Speed(table.about.reference_ms)
             if progress is not None:
                 progress(len(table), seconds)
             _check_rules(turns.skipped, len(table), runtime)
@@ -120,9 +125,8 @@ class LatencyPredictor:
         predictor = cls(table, fit(table), runtime)
         predictor._seconds = seconds
         predictor._turns = turns
-        if file is not None:
-            predictor.save(file)
-            predictor._file = file
+        predictor._kept = kept
+        predictor._keep()
         return predictor
 
     _seconds = 0.0
@@ -173,7 +177,8 @@ class LatencyPredictor:
     def update(self, architectures: Sequence[Architecture], input_shape: Shape) -> None:
         """Measure these networks now and learn from them.
 
-        The file that was loaded, or that `calibrate` was given, grows by them; a warning tells where it cannot.
+        The file that was loaded, or that `calibrate` was given, grows by them, and what other processes added to it
+        meanwhile is learnt from too; a warning tells where it cannot grow.
 
         Raises ValueError on another machine than the calibrated one.
         """
@@ -183,14 +188,32 @@ class LatencyPredictor:
         jobs = [Job(one.name, describe(one, tuple(input_shape), self._runtime.engine.filled)) for one in architectures]
         for measured in self._turns.measure(jobs, insist=True):
             self._table.add(measured)
-            groups = {kernel.group for network in measured for kernel in network.kernels}
-            changed = {kernel.group for network in measured for kernel in network.kernels if self._is_new(kernel)}
-            self._fitted = refit(self._fitted, self._table, changed or groups, changed)
-        if self._file is not None:
-            try:
-                self.save(self._file)
-            except OSError as error:
-                warnings.warn(f"what was measured is not kept: {error}", RuntimeWarning, stacklevel=2)
+            self._learn([kernel for network in measured for kernel in network.kernels])
+        try:
+            self._keep()
+        except (OSError, ValueError) as error:
+            warnings.warn(f"what was measured is not kept: {error}", RuntimeWarning, stacklevel=2)
+
+    def _learn(self, kernels: Sequence[Kernel]) -> None:
+        """Fit anew what these kernels, which the table has now, tell more about: what was not known, or else all."""
+        new = {kernel.group for kernel in kernels if self._fitted.unknown([kernel])}
+        self._fitted = refit(self._fitted, self._table, new or {kernel.group for kernel in kernels}, new)
+
+    def _keep(self) -> None:
+        """Grow the file, if there is one, and take over what others added to it."""
+        if self._kept is None:
+            return
+        path = self._kept.path
+
+        def write(table: Table, others: int) -> None:
+            if table is not self._table:
+                self._table = table
+                if self._turns is not None:
+                    self._turns.usual = Speed(table.about.reference_ms)
+                self._learn([kernel for own in table.kernels[others:] for kernel in own])
+            self.save(path)
+
+        self._kept.grow(self._table, write)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one file, which `load` reads on this machine or another."""
@@ -205,21 +228,20 @@ class LatencyPredictor:
         installed, unless `elsewhere` says that latencies of that other one are wanted: then nothing can be measured on
         demand.
         """
-        table, arrays, notes = tables.load(Path(path))
+        kept = Kept(Path(path), stamp=stamp_of(Path(path)))
+        table, arrays, notes = tables.load(kept.path)
+        kept.known = len(table)
         runtime = Runtime.of(table.about)
         if not elsewhere:
             runtime.check_here()
         fitted = Fitted.from_arrays(arrays, notes) if "model" in notes else fit(table)
         predictor = cls(table, fitted, runtime)
         predictor._seconds = float(notes.get("seconds", 0.0))
-        predictor._file = Path(path)
+        predictor._kept = kept
         return predictor
 
     def _unknown(self, own: list[Kernel], input_shape: Shape) -> list[str]:
         return self._table.outside(input_shape) + self._fitted.unknown(own)
-
-    def _is_new(self, kernel: Kernel) -> bool:
-        return bool(self._fitted.unknown([kernel]))
 
     def _kernels(self, architecture: Architecture, input_shape: Shape) -> list[Kernel]:
         graph = describe(architecture, input_shape, self._runtime.engine.filled)
@@ -232,6 +254,18 @@ def _open(file: Path | None, runtime: Runtime) -> tuple[Table, dict[str, Any]] |
     table, _, notes = tables.load(file)
     Runtime.of(table.about).check_same(runtime, file)
     return table, notes
+
+
+def _grown(kept: Kept, table: Table, seconds: float) -> Table:
+    """The table after the file has grown by what is new in it: with what others added meanwhile."""
+    written = [table]
+
+    def write(merged: Table, others: int) -> None:
+        written.append(merged)
+        merged.save(kept.path, {}, {"seconds": seconds})
+
+    kept.grow(table, write)
+    return written[-1]
 
 
 def _about(runtime: Runtime, usual: Speed) -> About:

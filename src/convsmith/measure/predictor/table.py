@@ -22,6 +22,7 @@ from convsmith.measure.predictor.turns import Measured
 FORMAT = "convsmith/latency/3"
 LEAST_OF_A_BATCH = 16  # networks, before a batch counts as measured
 KEY = "convsmith"  # of the file's metadata, whose value is JSON
+COLUMNS = ("names", "input_shapes", "latencies_ms", "kernels", "times_us")  # of a table, an entry a network
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,89 @@
+"""A calibration's file that several processes may grow at the same time: what others added is never lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from convsmith.measure.predictor import table as tables
+from convsmith.measure.predictor.speed import Speed
+from convsmith.measure.predictor.table import Table
+
+
+@dataclass
+class Kept:
+    """A file of which a table holds the first `known` networks; the table's networks behind those are not in it yet.
+
+    `stamp` tells the file as it was read or written last; None where there was none.
+    """
+
+    path: Path
+    known: int = 0
+    stamp: tuple[int, ...] | None = None
+
+    def grow(self, table: Table, write: Callable[[Table, int], None]) -> None:
+        """Have a table written by `write`, behind what others added to the file since; one process at a time.
+
+        `write` is given the table to write, and from which network on it was not in the file that was read last.
+
+        Raises ValueError where the file is of another calibration now, and OSError where it cannot be written.
+        """
+        with locked(self.path):
+            merged = table
+            if stamp_of(self.path) not in (None, self.stamp):
+                merged = self._merged(table)
+            write(merged, self.known)
+            self.known, self.stamp = len(merged), stamp_of(self.path)
+
+    def _merged(self, own: Table) -> Table:
+        """The file's networks and behind them those that are not in it, at the speed of the file's reference."""
+        merged, _, _ = tables.load(self.path)
+        reference_ms = merged.about.reference_ms
+        same = replace(own.about, reference_ms=reference_ms) == merged.about
+        own = replace(own, latencies_ms=list(own.latencies_ms), times_us=list(own.times_us))
+        own.at_speed(Speed(reference_ms))
+        if self.stamp is None or not same or not _begins_alike(own, merged, self.known):
+            raise ValueError(
+                f"{self.path} must be the file that was read, with more behind it, and it holds another calibration "
+                "now; load it again, and measure again what is to be added"
+            )
+        for name in tables.COLUMNS:
+            getattr(merged, name).extend(getattr(own, name)[self.known :])
+        return merged
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Inside of this block no other process is in one for the same file; a hidden file beside it is what is locked.
+
+    Where the system has no such locks (Windows), nothing keeps others out.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f".{path.name}.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+        yield
+
+
+def _begins_alike(one: Table, other: Table, count: int) -> bool:
+    """Whether both have the same first networks."""
+    times, others = np.array(one.latencies_ms[:count]), np.array(other.latencies_ms[:count])
+    return one.names[:count] == other.names[:count] and np.allclose(times, others, rtol=1e-6)
+
+
+def stamp_of(path: Path) -> tuple[int, ...] | None:
+    """What changes whenever a file is replaced; None where there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
