@@ -73,7 +73,7 @@ def test_many_random_networks(start, block):
         graph = random_graph(number)
         if told(graph, block) != counted(ran(model_of(graph), graph.shapes["input"])):
             missed.append(number)
-    assert len(missed) <= 1, missed  # one of four hundred has a reorder that no rule tells
+    assert not missed
 
 
 @pytest.mark.parametrize("name", [n if n != "cells" else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS])
@@ -175,6 +175,10 @@ CASES = {
     "a map beside itself": lambda w, x: w.concat([first(w, x)] * 2),
     "cropped with its channels first": lambda w, x: w.conv(w.crop(first(w, x)), 8),
     "an activation of a map with its channels first": lambda w, x: w.conv(w.act(first(w, x), "relu"), 8),
+    "a maximum of the input": lambda w, x: w.conv(w.pool("input", "MaxPool", 3, 2), 8),
+    "a mean of two channels that come first": lambda w, x: w.conv(
+        w.pool(first(w, w.conv(x, 2)), "AveragePool", 2, 2), 8
+    ),
     "joined and joined again": lambda w, x: w.concat([w.conv(x, 8), w.concat([w.conv(x, 4), w.concat([x, x])])]),
     "joined, read and joined again": lambda w, x: dense(w, dense(w, x)),
     "small products": lambda w, x: products(w, x, 256),

@@ -14,6 +14,7 @@ from convsmith.measure.predictor.graph import Graph, Op, Shape
 VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 CHANNELS_FIRST = (*VIEWS, "Math", "Transpose", "Gather", "Softmax")
 CHANNELS_LAST = ("Convolution", "Deconvolution")
+THROUGH_BLOCKS = (2, 3)  # channels of maps with channels first that are pooled in blocks of channels
 
 
 def lay_out(graph: Graph, block: int) -> None:
@@ -42,6 +43,8 @@ class _Layout:
             op.inputs = [
                 name if name in graph.constants else self._taken(name, wanted, alone=joined) for name in op.inputs
             ]
+            if op.kind == "Pooling" and not wanted and graph.shapes[op.inputs[0]][1] in THROUGH_BLOCKS:
+                op.inputs[0] = self._copied(op.inputs[0], f"{op.inputs[0]}/blocks")
             written = wanted and not (op.kind == "Split" and self._parts_are_first(op))
             self.last.update({name: written for name in op.outputs if len(graph.shapes[name]) == 4})
             if op.kind not in VIEWS:
@@ -84,13 +87,14 @@ class _Layout:
             place = self.ops.index(op)
             for n, name in reversed(list(enumerate(op.inputs))):
                 if name in later | self.parts and not same_in_memory(self.graph.shapes[name]):
-                    op.inputs[n] = f"{name}/joined {place} {n}"
-                    self.ops.insert(place, self._copy(name, op.inputs[n]))
+                    op.inputs[n] = self._copied(name, f"{name}/joined {place} {n}", place)
                 later.add(name)
 
-    def _copy(self, name: str, made: str) -> Op:
+    def _copied(self, name: str, made: str, place: int | None = None) -> str:
         self.graph.shapes[made] = self.graph.shapes[name]
-        return Op("Reorder", [name], [made], {"covers": (), "kernel": "", "body": ()})
+        copy = Op("Reorder", [name], [made], {"covers": (), "kernel": "", "body": ()})
+        self.ops.insert(len(self.ops) if place is None else place, copy)
+        return made
 
     def _taken(self, name: str, wanted: bool, *, alone: bool = False) -> str:
         """The map in a layout, as it is or copied; `alone` is a copy for one reader, all others share one."""
@@ -102,7 +106,7 @@ class _Layout:
             made = f"{made} {len(self.ops)}"
         if made not in self.made:
             self.made.add(made)
-            self.ops.append(self._copy(name, made))
+            self._copied(name, made)
         return made
 
 
