@@ -13,6 +13,7 @@ from convsmith.deploy.onnx.forms.table import FORMS
 from convsmith.deploy.onnx.quick import quick
 from convsmith.deploy.onnx.record import record
 from convsmith.deploy.onnx.refusals import BranchError, NotQuickError
+from convsmith.nn.shuffle import shuffle_channels
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -92,6 +93,7 @@ CASES = {
     "expanding": lambda x: x.mean((2, 3), keepdim=True).expand(-1, -1, 9, 7) * x,
     "padding": lambda x: F.pad(F.pad(x, (1, 2, 0, 3), value=0.5), (-1, 1, -2, -1)),
     "shuffling": lambda x: F.pixel_shuffle(F.channel_shuffle(x, 4), 2),
+    "our shuffling": lambda x: shuffle_channels(x, 4) + 1,
     "rolling": lambda x: x.roll((2, -3), (2, 3)),
     "nearest": lambda x: F.interpolate(x, scale_factor=2),
     "nearest by a fraction": lambda x: F.interpolate(x, size=(6, 14)),

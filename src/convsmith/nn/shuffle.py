@@ -49,7 +49,8 @@ def shuffle_channels(x: Tensor, groups: int) -> Tensor:
     if torch.compiler.is_compiling() or native.is_transformed():
         return F.channel_shuffle(x, groups)
     last = is_channels_last(x)
-    if is_quick(x, groups, channels_last=last) and native.serves(x):
+    # Whether it serves is asked first: a size that a tracer or export stands for must not be compared.
+    if native.serves(x) and is_quick(x, groups, channels_last=last):
         return by_operator(x, groups, channels_last=last)
     if not last:
         return F.channel_shuffle(x, groups)
