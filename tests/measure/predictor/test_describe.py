@@ -45,10 +45,22 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", [n if n != "cells" else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS])
 def test_an_architecture_runs_the_kernels_that_are_told_from_it(name, block, tmp_path):  # noqa: F811
-    architecture, example = NETWORKS[name], torch.randn(1, 3, 16, 16)
-    network = cs.network.build(architecture).eval()
+    check(NETWORKS[name], 16, block, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("space", spaces.names())
+def test_members_of_the_spaces_run_the_kernels_that_are_told_from_them(space, block, tmp_path):  # noqa: F811
+    tree = spaces.get(space, num_classes=10, in_channels=3, input_size=64)
+    for seed in range(12):
+        check(tree.sample(Random(seed)), 64, block, tmp_path)
+
+
+def check(architecture, side, block, tmp_path):  # noqa: F811
+    shape = (1, 3, side, side)
+    network, example = cs.network.build(architecture).eval(), torch.randn(shape)
     model = exporter.convert(lean(network, example, block=BLOCK), example, {})
-    assert told(describe(architecture, (1, 3, 16, 16), BLOCK), block) == optimised(model, tmp_path)
+    assert told(describe(architecture, shape, BLOCK), block) == optimised(model, tmp_path)
 
 
 def test_the_batch_is_in_the_shapes():

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from random import Random
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from convsmith.measure.predictor.openvino.profile import nodes, times_of
 from convsmith.measure.predictor.openvino.session import Session
 from convsmith.measure.predictor.turns import random_graph
 from convsmith.measure.predictor.writer import Writer
+from convsmith.search import spaces
 from tests.measure.predictor.test_describe import NETWORKS
 
 pytest.importorskip("onnx")
@@ -78,10 +80,21 @@ def test_many_random_networks(start, block):
 
 @pytest.mark.parametrize("name", [n if n != "cells" else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS])
 def test_an_architecture_runs_the_kernels_that_are_told_from_it(name, block):
-    architecture, example = NETWORKS[name], torch.randn(2, 3, 16, 16)
+    check_architecture(NETWORKS[name], (2, 3, 16, 16), block)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("space", spaces.names())
+def test_members_of_the_spaces_run_the_kernels_that_are_told_from_them(space, block):
+    tree = spaces.get(space, num_classes=10, in_channels=3, input_size=64)
+    for seed in range(12):
+        check_architecture(tree.sample(Random(seed)), (1, 3, 64, 64), block)
+
+
+def check_architecture(architecture, shape, block):
     network = cs.network.build(architecture).eval()
-    found = ran(onnx_bytes(network, example), (2, 3, 16, 16))
-    assert told(describe(architecture, (2, 3, 16, 16), OPENVINO.filled), block) == counted(found)
+    found = ran(onnx_bytes(network, torch.randn(shape)), shape)
+    assert told(describe(architecture, shape, OPENVINO.filled), block) == counted(found)
 
 
 def case(build):
