@@ -16,7 +16,7 @@ from convsmith.arch import block
 from convsmith.nn import native
 from convsmith.nn.channels import check_odd_kernel
 from convsmith.nn.shift_copy import FEW_ELEMENTS, by_copying
-from convsmith.nn.shift_cpu import by_operator
+from convsmith.nn.shift_cpu import by_operator, in_graph, is_in_graph
 from convsmith.nn.shift_forms import Moves, Run, by_padding, is_channels_last, run_differentiably
 
 # Neighbouring channels that are worth a copy of their own; oneDNN moves fewer in less time.
@@ -108,8 +108,8 @@ def shift(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int,
     if not compiled and native.serves(x):
         return run_differentiably(x, by_operator, moves)
     transformed = native.is_transformed()
-    if compiled and not transformed and _is_for_operator(x):
-        return run_differentiably(x, by_operator, moves)
+    if compiled and not transformed and _is_for_operator(x) and is_in_graph():
+        return in_graph(x, kernel_size, dilation, stride, interleaved)
     last = not transformed and is_channels_last(x)
     if (last and _convolves(x, taps, interleaved)) or not (compiled or type(x) in (Tensor, nn.Parameter)):
         return F.conv2d(x, taps, None, stride, kernel_size // 2 * dilation, dilation, len(taps))

@@ -32,12 +32,13 @@ void shift_rows(const char* x, char* out, int64_t batch, const Size& s, const Mo
 template <typename T>
 void shift_last(const char* x, char* out, int64_t batch, const Size& s, const Moves& m, int64_t item) {
   const Pixels& pixels = pixels_of(s, m, item, sizeof(T));
-  const int64_t pixel = s.channels * item, both = batch * pixel * (s.height * s.width + s.rows * s.columns);
+  const int64_t pixel = s.channels * item;
   const char* const nothing = zeros(std::max<int64_t>(s.width, 16) * pixel);
-  const Last call{x, out, s, m, pixels, nothing, batch, pixel, both >= kFar};
-  const auto run = pixels.form == Form::kJoin ? joining<T>(pixels.together) : on_grid(pixels.form, pixels.together);
+  const Last call{x, out, s, m, pixels, nothing, batch, pixel};
+  const auto run = pixels.form == Form::kJoin ? joining<T>(pixels.together) : on_grid(pixels.form, m.kernel_size, pixels.together);
   torch::stable::parallel_for(0, batch * s.rows, grain_of(s.columns * pixel), [&](int64_t first, int64_t last) {
     run(call, first, last);
+    finish_streams();
   });
 }
 

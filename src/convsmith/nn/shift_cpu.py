@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from convsmith.nn.native import is_batched
-from convsmith.nn.shift_forms import Moves, is_channels_last
+from convsmith.nn.shift_forms import Moved, Moves, is_channels_last
 
 torch.library.define(
     "convsmith::shift",
@@ -38,3 +38,21 @@ def by_operator(x: Tensor, moves: Moves) -> Tensor:
     x = x if last else x.contiguous()
     moved: Tensor = _OPERATOR(x, *moves, last)
     return moved
+
+
+def in_graph(x: Tensor, kernel_size: int, dilation: int, stride: int, interleaved: bool) -> Tensor:
+    """`by_operator` with its derivative as one call of a compiled program, once `is_in_graph` has said so.
+
+    The function that records a derivative, followed by the compiler itself, has every gradient laid out in rows.
+    """
+    shifted: Tensor = Moved.apply(x, by_operator, Moves(kernel_size, dilation, stride, interleaved))
+    return shifted
+
+
+def is_in_graph() -> bool:
+    """Let compilers take `in_graph` as it is; asked while a program is traced, as `native.is_built` is."""
+    torch.compiler.allow_in_graph(in_graph)
+    return True
+
+
+vars(is_in_graph)["_dynamo_marked_constant"] = True

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from convsmith.nn.native import is_batched
+
 
 class Moves(NamedTuple):
     """Which channel moves where; with `sign` -1 each moves back, which is the transposed operator for stride 1."""
@@ -46,7 +48,11 @@ class Moved(torch.autograd.Function):
         """The gradient, spread over the positions that were read, moved back."""
         kernel_size, dilation, stride, interleaved, sign = ctx.moves
         if stride > 1:
-            spread = gradient.new_zeros(*gradient.shape[:2], *ctx.size)
+            images, channels = gradient.shape[:2]
+            if not is_batched(gradient) and is_channels_last(gradient):
+                spread = gradient.new_zeros(images, *ctx.size, channels).permute(0, 3, 1, 2)
+            else:
+                spread = gradient.new_zeros(images, channels, *ctx.size)
             spread[..., ::stride, ::stride] = gradient
             gradient = spread
         back = Moves(kernel_size, dilation, 1, interleaved, -sign)

@@ -69,7 +69,7 @@ void make_tiles(const Last& call, int64_t row) {
 // for tiles: each pixel is read once. Where pixels lie multiples of 1024 bytes apart the reads share few sets of the
 // first cache: 1024 channels take twice the time of 1040.
 template <int kSize, int kRows>
-void slide(const char* const* lines, const Block* masks, int64_t step, int64_t count, char* to, int64_t line, const char* ahead) {
+void slide(const char* const* lines, const Block* masks, const Steps call, int64_t count, char* to, const char* ahead) {
   constexpr int64_t kReach = kSize / 2;
   Block down[kSize], right[kSize], coming[kRows][kSize]{};
   std::copy(masks, masks + kSize, down);
@@ -78,14 +78,15 @@ void slide(const char* const* lines, const Block* masks, int64_t step, int64_t c
     Block read[kRows]{};
     if (i < count) {
       for (int h = 0; h < kSize + kRows - 1; ++h) {
-        const Block block = load(lines[h] + i * step);
+        const Block block = load(lines[h] + i * call.pixel);
         for (int r = std::max(0, h + 1 - kSize); r <= std::min(h, kRows - 1); ++r) read[r] |= block & down[h - r];
       }
       for (int r = 0; r < kRows; ++r) __builtin_prefetch(ahead + (i * kRows + r) * kBlock, 0, 2);
     }
     for (int r = 0; r < kRows; ++r) {
       for (int q = 0; q < kSize; ++q) coming[r][q] |= read[r] & right[q];
-      if (i >= kReach) store(to + r * line + (i - kReach) * step, coming[r][0]);
+      char* const done = to + r * call.line + (i - kReach) * call.pixel;
+      if (i >= kReach) call.streams ? stream(done, coming[r][0]) : store(done, coming[r][0]);
       for (int q = 0; q + 1 < kSize; ++q) coming[r][q] = coming[r][q + 1];
       coming[r][kSize - 1] = Block{};
     }
@@ -101,7 +102,7 @@ void slide_along(const Last& call, int64_t row) {
     const int64_t at = std::min(b, pixel - kBlock);
     const char* lines[kSize + kRows - 1];
     for (int i = 0; i < kSize + kRows - 1; ++i) lines[i] = call.row(image, h + i - kSize / 2) + at;
-    slide<kSize, kRows>(lines, masks, pixel, width, call.out + row * call.line + at, call.line, ahead);
+    slide<kSize, kRows>(lines, masks, Steps(call), width, call.out + row * call.line + at, ahead);
   }
 }
 
@@ -115,21 +116,22 @@ void by_rows(const Last& call, int64_t first, int64_t last, Many many, One one) 
   }
 }
 
-template <int kPixels>
+template <int kSize, int kPixels>
 void tile_rows(const Last& call, int64_t first, int64_t last) {
-  by_rows<2>(call, first, last, make_tiles<3, 2, kPixels>, make_tiles<3, 1, kPixels>);
+  by_rows<2>(call, first, last, make_tiles<kSize, 2, kPixels>, make_tiles<kSize, 1, kPixels>);
 }
 
 inline void slide_rows(const Last& call, int64_t first, int64_t last) {
   by_rows<3>(call, first, last, slide_along<5, 3>, slide_along<5, 1>);
 }
 
-inline auto on_grid(Form form, int64_t together) {
+inline auto on_grid(Form form, int64_t kernel_size, int64_t together) {
   if (form == Form::kSlide) return &slide_rows;
+  if (kernel_size == 5) return &tile_rows<5, 4>;  // more do not fit into the registers
   switch (together) {
-    case 8: return &tile_rows<8>;
-    case 7: return &tile_rows<7>;
-    default: return &tile_rows<4>;
+    case 8: return &tile_rows<3, 8>;
+    case 7: return &tile_rows<3, 7>;
+    default: return &tile_rows<3, 4>;
   }
 }
 

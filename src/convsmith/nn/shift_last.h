@@ -13,7 +13,12 @@
 
 namespace {
 
-constexpr int64_t kFar = 8 << 20;  // bytes of a map and its shift from which on memory is asked for ahead of time
+// Bytes of a map and its shift from which on memory is asked for ahead of time, to be joined and on a grid; and of the
+// shift alone from which on it will not be found in a cache anyway.
+constexpr int64_t kFar = 6 << 20, kFarOnGrid = 8 << 20, kStreamed = 8 << 20;
+
+// Bytes of a pixel from which on tiles of 5 x 5 taps would read from too few sets of the first cache.
+constexpr int64_t kWide = 1024;
 
 enum class Form { kJoin, kTiles, kSlide };
 
@@ -68,7 +73,7 @@ inline Pixels make_pixels(const Moves& m, int64_t channels, int64_t item, int64_
   std::vector<char> masks;
   const bool grid = block == kBlock && m.stride == 1 && m.dilation == 1 && together > 1;
   if (grid && ((k == 3 && most > 4) || (k == 5 && most > 6))) {
-    pixels.form = k == 3 ? Form::kTiles : Form::kSlide;
+    pixels.form = k == 3 || channels * item < kWide ? Form::kTiles : Form::kSlide;
     for (const auto& taps : blocks) {
       for (int64_t part = 0; part < k; ++part) add_mask(masks, taps, [=](int64_t tap) { return tap / k == part; });
       for (int64_t part = 0; part < k; ++part) add_mask(masks, taps, [=](int64_t tap) { return tap % k == part; });
@@ -112,8 +117,14 @@ struct Last {
   const Pixels& pixels;
   const char* nothing;
   const int64_t batch, pixel;
-  const bool far;
   const int64_t line = s.width * pixel, out_line = s.columns * pixel;
+
+  bool far() const { return batch * (s.height * line + s.rows * out_line) >= (pixels.form == Form::kJoin ? kFar : kFarOnGrid); }
+
+  bool streams() const {
+    const bool aligned = pixel % kBlock == 0 && reinterpret_cast<uintptr_t>(out) % kBlock == 0;
+    return aligned && batch * s.rows * out_line >= kStreamed;
+  }
 
   bool inside(int64_t h) const { return h >= 0 && h < s.height; }
 
@@ -130,10 +141,15 @@ struct Last {
 // What a loop over blocks needs of a call, as copies: what it writes may, for all that the compiler knows, be the call.
 struct Steps {
   const int64_t pixel, line, out_line, read;
-  const bool far;
+  const bool far, streams;
 
   explicit Steps(const Last& call)
-      : pixel(call.pixel), line(call.line), out_line(call.out_line), read(call.m.stride * call.pixel), far(call.far) {}
+      : pixel(call.pixel),
+        line(call.line),
+        out_line(call.out_line),
+        read(call.m.stride * call.pixel),
+        far(call.far()),
+        streams(call.streams()) {}
 
   // Fetch a block of `kRows` rows of pixels, and of those of the result that follow the ones at `to`. Inline: a call
   // of a function that only fetches is one that a compiler leaves out.
@@ -142,8 +158,8 @@ struct Steps {
     if (!far) return;
     for (int r = 0; r < kRows; ++r) {
       for (int p = 0; p < kPixels; ++p) {
-        __builtin_prefetch(ahead + r * line + p * read + at, 0, 2);
-        __builtin_prefetch(to + r * out_line + (kPixels + p) * pixel + at, 1, 2);
+        __builtin_prefetch(ahead + r * line + p * read + at);
+        if (!streams) __builtin_prefetch(to + r * out_line + (kPixels + p) * pixel + at, 1, 2);
       }
     }
   }
@@ -205,7 +221,7 @@ inline void join(const Last& given, const char* const* from, char* to, const cha
       const T own = load<T>(mask);
       for (int p = 0; p < kPixels; ++p) blocks[p] = select<T>(own, load<T>(sources[p] + at), blocks[p]);
     }
-    for (int p = 0; p < kPixels; ++p) store(to + p * pixel + at, blocks[p]);
+    for (int p = 0; p < kPixels; ++p) call.streams ? stream(to + p * pixel + at, blocks[p]) : store(to + p * pixel + at, blocks[p]);
   }
 }
 
