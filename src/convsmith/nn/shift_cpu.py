@@ -51,7 +51,7 @@ def in_graph(x: Tensor, kernel_size: int, dilation: int, stride: int, interleave
 
 def is_in_graph() -> bool:
     """Let compilers take `in_graph` as it is; asked while a program is traced, as `native.is_built` is."""
-    torch.compiler.allow_in_graph(in_graph)
+    torch.compiler.allow_in_graph(in_graph)  # type: ignore[no-untyped-call]
     return True
 
 

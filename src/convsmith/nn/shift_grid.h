@@ -40,8 +40,7 @@ inline void make_tile(const Last& given, const char* const* rows, int64_t left, 
 #pragma GCC unroll 8
         for (int p = 0; p < kPixels; ++p) {
           if (i >= p && i < p + kSize) made[r][p] = i == p ? read[r] : select(across[i - p], read[r], made[r][p]);
-          char* const done = to + r * line + p * pixel + at;
-          if (i == p + kSize - 1) call.streams ? stream(done, made[r][p]) : store(done, made[r][p]);
+          if (i == p + kSize - 1) store(to + r * line + p * pixel + at, made[r][p]);
         }
       }
     }

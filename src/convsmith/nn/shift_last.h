@@ -160,7 +160,7 @@ struct Steps {
     for (int r = 0; r < kRows; ++r) {
       for (int p = 0; p < kPixels; ++p) {
         if (kRows == 1 || streams) __builtin_prefetch(ahead + r * line + p * read + at);
-        if (!streams) __builtin_prefetch(to + r * out_line + (kPixels + p) * pixel + at, 1, 2);
+        if (kRows > 1 || !streams) __builtin_prefetch(to + r * out_line + (kPixels + p) * pixel + at, 1, 2);
       }
     }
   }
