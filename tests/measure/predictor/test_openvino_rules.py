@@ -135,7 +135,14 @@ def joined_twice(w, x):
     return w.add(*(w.pool(part, "MaxPool", 3, 1) for part in parts))
 
 
+def with_zeros(w, x):
+    y = w.conv(x, 32, (3, 3), groups=2)
+    w._constants[w.ops[-1].inputs[2]] = (0.0,) * 32
+    return w.conv(w.act(y, "relu"), 8, stride=2)
+
+
 CASES = {
+    "a stride behind groups with zeros as biases": with_zeros,
     "a dilated depthwise convolution": lambda w, x: w.conv(x, 32, (3, 3), groups=32, dilation=2),
     "groups of a vector": lambda w, x: w.conv(x, 32, (3, 3), groups=2),
     "groups of more than a vector": lambda w, x: w.conv(w.conv(x, 40), 40, (3, 3), groups=2),

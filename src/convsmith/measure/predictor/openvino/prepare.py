@@ -38,6 +38,7 @@ def prepared(graph: Graph) -> Graph:
     _join_at_once(graph)
     fuse_pads(graph)
     fold_norms(graph)
+    _drop_zero_biases(graph)
     merge_silu(graph, "Swish")
     for op in graph.ops:
         op.attributes = {**op.attributes, "covers": tuple(op.outputs[-1:])}
@@ -74,6 +75,14 @@ def _drop_rejoined(graph: Graph) -> None:
 
     drop_copies(graph, rejoined)
     drop_unread(graph)
+
+
+def _drop_zero_biases(graph: Graph) -> None:
+    """A fresh network's biases, if they are so few that their values are known."""
+    for op in graph.ops:
+        if op.kind == "Conv" and len(op.inputs) > 2:
+            values = graph.constants.get(op.inputs[2])
+            op.inputs = op.inputs[:2] if values and not any(values) else op.inputs
 
 
 def _join_at_once(graph: Graph) -> None:
