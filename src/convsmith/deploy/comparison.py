@@ -16,6 +16,7 @@ from convsmith.deploy.agreement import TOLERANCES, Reference, Run, check_example
 from convsmith.deploy.cores import pinned
 from convsmith.deploy.precision import PRECISIONS, check_precision, precision_of
 from convsmith.deploy.snapshot import snapshot
+from convsmith.deploy.uncollected import uncollected
 
 ROUNDS, BUDGET_SECONDS = 7, 2.0
 CLOSE, CLOSE_ROUNDS = 1.15, 15  # what takes up to so many times the fastest is measured again, by itself
@@ -45,9 +46,10 @@ class Comparison:
     """
 
     def __init__(self, module: nn.Module, example: Tensor, threads: int):
-        self.network = snapshot(module).to(example.device)
         self.example, self.threads = example.clone(), threads  # a network may change its input in place
-        self.eager = eager_run(snapshot(self.network))  # a network may change its buffers when it runs
+        with uncollected():
+            self.network = snapshot(module).to(example.device)
+            self.eager = eager_run(snapshot(self.network))  # a network may change its buffers when it runs
         with clock.threads(threads):
             self.output = check_run(self.eager, example)
         self.candidates: dict[tuple[str, str], Candidate] = {}
@@ -75,8 +77,10 @@ class Comparison:
         found = Candidate(name, precision)
         try:
             entry.check(self.example, precision)
-            run = entry.prepare(snapshot(self.network), self.example, self.threads, precision)
-            difference = 0.0 if is_reference else self.reference.difference(run)
+            known = {"output": self.output} if entry.knows_eager else {}
+            with uncollected():
+                run = entry.prepare(snapshot(self.network), self.example, self.threads, precision, **known)
+                difference = 0.0 if is_reference else self.reference.difference(run)
         except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
             found = replace(found, rejected=" ".join(str(error).split()) or type(error).__name__)
         else:

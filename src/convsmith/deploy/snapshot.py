@@ -7,10 +7,14 @@ import copy
 from torch import nn
 
 
-def snapshot(module: nn.Module) -> nn.Module:
-    """A deep copy in eval mode; raises ValueError for a module that cannot be copied."""
+def snapshot(module: nn.Module, *, sharing: bool = False) -> nn.Module:
+    """A deep copy in eval mode, which with `sharing` has the module's own parameters.
+
+    Raises ValueError for a module that cannot be copied.
+    """
+    known: dict[int, object] = {id(parameter): parameter for parameter in module.parameters()} if sharing else {}
     try:
-        return copy.deepcopy(module).eval()
+        return copy.deepcopy(module, known).eval()
     except (RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(

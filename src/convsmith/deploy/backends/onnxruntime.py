@@ -31,9 +31,9 @@ def load(threads=1):
 '''
 
 
-def prepare(network: nn.Module, example: Tensor, threads: int, precision: str) -> Run:
+def prepare(network: nn.Module, example: Tensor, threads: int, precision: str, output: Tensor | None = None) -> Run:
     """A session over the model that `export` would write, held in memory."""
-    session = onnx.load(_model(network, example, precision), threads)
+    session = onnx.load(_model(network, example, precision, output), threads)
     return lambda x: session(plain(x, example))
 
 
@@ -43,8 +43,9 @@ def write(network: nn.Module, example: Tensor, folder: Path, precision: str) -> 
     return Artefact((FILE,), LOADER.format(file=FILE, input=onnx.INPUT), ("onnxruntime", "numpy"))
 
 
-def _model(network: nn.Module, example: Tensor, precision: str) -> bytes:
-    return onnx.convert(in_precision(lean(network, example, block=BLOCK), example, precision), example, {})
+def _model(network: nn.Module, example: Tensor, precision: str, output: Tensor | None = None) -> bytes:
+    leaner = lean(network, example, block=BLOCK, output=output)
+    return onnx.convert(in_precision(leaner, example, precision), example, {})
 
 
 ONNXRUNTIME = register(
@@ -55,5 +56,6 @@ ONNXRUNTIME = register(
         extra="onnx",
         precisions=("float32", "float16"),
         write=write,
+        knows_eager=True,
     )
 )

@@ -43,10 +43,10 @@ def load(threads=1):
 '''
 
 
-def prepare(network: nn.Module, example: Tensor, threads: int, precision: str) -> Run:
+def prepare(network: nn.Module, example: Tensor, threads: int, precision: str, output: Tensor | None = None) -> Run:
     """A model compiled for the example's shape, and one for all other batch sizes when the first of them comes."""
     core = unreported("openvino").Core()
-    model = read_model(core, onnx_bytes(network, example))
+    model = read_model(core, onnx_bytes(network, example, output))
     fixed = model.clone()
     fixed.reshape(list(example.shape))
     chosen = settings(threads, precision)
@@ -90,10 +90,13 @@ def settings(threads: int, precision: str) -> dict[str, Any]:
     }
 
 
-def onnx_bytes(network: nn.Module, example: Tensor) -> bytes:
-    """The ONNX model that OpenVINO reads, in float32; ValueError for a network of which a part has another type."""
+def onnx_bytes(network: nn.Module, example: Tensor, output: Tensor | None = None) -> bytes:
+    """The ONNX model that OpenVINO reads, in float32; ValueError for a network of which a part has another type.
+
+    `output` is what the network gives for the example, where that is known.
+    """
     check_one_type(network, example)
-    return onnx.convert(lean(network, example).float(), example.float(), {})
+    return onnx.convert(lean(network, example, output=output).float(), example.float(), {})
 
 
 def read_model(core: Any, data: bytes) -> Any:
@@ -146,5 +149,6 @@ OPENVINO = register(
         extra="openvino",
         precisions=tuple(HINTS),
         write=write,
+        knows_eager=True,
     )
 )

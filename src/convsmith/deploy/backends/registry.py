@@ -29,7 +29,7 @@ class Artefact:
     packages: tuple[str, ...]
 
 
-Prepare: TypeAlias = Callable[[nn.Module, Tensor, int, str], Run]
+Prepare: TypeAlias = Callable[..., Run]
 Write: TypeAlias = Callable[[nn.Module, Tensor, Path, str], Artefact]
 
 _BACKENDS: dict[str, Backend] = {}
@@ -46,6 +46,7 @@ class Backend:
     `requires` are the modules that it imports; `extra` is the extra of convsmith that installs them.
     `devices` are the types of the devices that it computes on.
     `thorough` says that it takes many seconds to prepare: `auto` tries it only where asked to be thorough.
+    `knows_eager` says that `prepare` takes what eager gives for the example as a fifth argument, `output`: a pass less.
     `write(network, example, folder, precision)` gets the like, and writes into an empty folder what a user ships; None:
     there is nothing to ship.
     """
@@ -58,6 +59,7 @@ class Backend:
     devices: tuple[str, ...] = ("cpu",)
     thorough: bool = False
     write: Write | None = None
+    knows_eager: bool = False
 
     @property
     def installed(self) -> bool:

@@ -18,12 +18,12 @@ class Draft:
     """A network in eval mode and the graph of its forward pass, both free to be changed.
 
     A pass takes what it must know from `wiring` and `shapes`, changes `graph` and the layers of `network`, and ends
-    with `commit`.
+    with `commit`. The network is a copy of the module, or, where it is `own`, the module itself.
 
     Raises NotTraceableError when torch.fx cannot follow the module's own `forward`, or a call does more than that.
     """
 
-    def __init__(self, module: nn.Module, example: Tensor | None = None):
+    def __init__(self, module: nn.Module, example: Tensor | None = None, *, own: bool = False):
         if is_changed(module):
             raise NotTraceableError(
                 f"a network that is rewritten must compute what the `forward` of its class says, and "
@@ -31,7 +31,7 @@ class Draft:
             )
         self.module = module
         self.example = example
-        self.network = snapshot(module)
+        self.network = module if own else snapshot(module)
         self.graph, self.read = trace(self.network)
         self.result: fx.GraphModule | None = None
 

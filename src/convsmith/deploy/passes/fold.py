@@ -63,24 +63,28 @@ def fold_norm(module: nn.Module, example: Tensor | None = None) -> nn.Module:
     are left as they are. While it follows, `isinstance(x, Tensor)` is false: a `forward` that asks this may be misread
     (`export` and the back ends, which have an example, notice and go on unfolded).
     """
-    traced = _copy(module)
+    traced = _copy(module, sharing=True)  # to be read, and run without gradients
     pairs = _pairs(traced, *trace(traced))
     if example is not None:
         pairs = _rows_only(pairs, traced, example)
     folded = _copy(module)
+    places: dict[nn.Module, list[tuple[nn.Module, str]]] = defaultdict(list)  # a norm may be in several
+    for parent in folded.modules():
+        for name, child in parent._modules.items():
+            if child is not None:
+                places[child].append((parent, name))
     for norm_name, layer_name, rest in pairs:
         norm = folded.get_submodule(norm_name)
         _fold(folded.get_submodule(layer_name), norm)
-        for parent in list(folded.modules()):
-            for name in [name for name, child in parent._modules.items() if child is norm]:
-                setattr(parent, name, rest.eval())
+        for parent, name in places[norm]:
+            setattr(parent, name, rest.eval())
     folded.folded_norms = tuple(norm_name for norm_name, _, _ in pairs)  # type: ignore[assignment]
     return folded
 
 
-def _copy(module: nn.Module) -> nn.Module:
+def _copy(module: nn.Module, *, sharing: bool = False) -> nn.Module:
     """A copy in eval mode with plain convolutions for those that compute their weight from a length and a direction."""
-    copied = snapshot(module)
+    copied = snapshot(module, sharing=sharing)
     plain: dict[nn.Module, nn.Module] = {}
     for parent in list(copied.modules()):
         for name, child in parent._modules.items():

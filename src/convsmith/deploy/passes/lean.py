@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from convsmith.deploy.agreement import TOLERANCES, eager_run, largest_difference, noise_like
+from convsmith.deploy.agreement import TOLERANCES, Reference, eager_run, noise_like
 from convsmith.deploy.passes.affine import fold_affine_draft
 from convsmith.deploy.passes.blocks import block_draft
 from convsmith.deploy.passes.draft import Change, Draft
@@ -20,61 +20,86 @@ from convsmith.deploy.passes.shuffles import unshuffle_draft
 from convsmith.deploy.passes.tidy import tidy_draft
 from convsmith.deploy.passes.trace import NotTraceableError
 from convsmith.deploy.passes.wiring import TangledError
+from convsmith.nn import Shift
 
 Fold: TypeAlias = Callable[[nn.Module, Tensor], nn.Module]
 
+
+def _fold_shift(network: nn.Module, _: Tensor) -> nn.Module:
+    shifts = any(isinstance(module, Shift) for module in network.modules())
+    return fold_shift(network) if shifts else network
+
+
 # Shifts come first, as a norm behind one folds into it.
-FOLDS: tuple[Fold, ...] = (lambda network, _: fold_shift(network), fold_norm)
+FOLDS: tuple[Fold, ...] = (_fold_shift, fold_norm)
 # Norms before what needs nothing between two convolutions; shuffles last, as norms keep the order of their channels.
 CHANGES: tuple[Change, ...] = (tidy_draft, fuse_draft, fold_affine_draft, merge_draft, unshuffle_draft)
 
 
-def lean(network: nn.Module, example: Tensor, *, block: int | None = None) -> nn.Module:
+def lean(network: nn.Module, example: Tensor, *, block: int | None = None, output: Tensor | None = None) -> nn.Module:
     """The network in eval mode without what costs time and computes nothing, each step where it stays true.
 
     With `block`, for a back end that keeps its maps in blocks of so many channels, maps that would fall out of that
     layout are filled up (`blocks.block_channels`).
 
-    The result of all steps is compared with the network, on one image of noise. If it differs or fails, as it may after
-    a wrong turn of torch.fx, each step is tried by itself and left out if it is wrong.
+    The result of all steps is compared with the network, on one image: of noise, or the example, where it is one image
+    of which the network's `output` is known. If it differs or fails, as it may after a wrong turn of torch.fx, each
+    step is tried by itself and left out if it is wrong.
     """
+    reference = _Reference(network, example, output)
     # Before shuffles are removed: it does so too.
     filling = () if block is None else (partial(block_draft, block=block),)
     steps = (*CHANGES[:-1], *filling, CHANGES[-1])
     result = _applied(network, example, FOLDS, steps)
-    if _agrees(network, result, example):
+    if reference.agrees(result):
         return result
     result = network
     for folds, changes in (*(((fold,), ()) for fold in FOLDS), *(((), (change,)) for change in steps)):
         changed = _applied(result, example, folds, changes)
-        result = changed if _agrees(network, changed, example) else result
+        result = changed if reference.agrees(changed) else result
     return result
 
 
 def _applied(network: nn.Module, example: Tensor, folds: Sequence[Fold], changes: Sequence[Change]) -> nn.Module:
     """The network after the steps that torch.fx can follow; the network itself where nothing changes."""
+    folded, drafted = network, False
     try:
         for fold in folds:
-            network = fold(network, example)
+            folded = fold(folded, example)
         if not changes:
-            return network
-        draft = Draft(network, example)
+            return folded
+        drafted = True
+        draft = Draft(folded, example, own=folded is not network)
         for change in changes:
             change(draft)
-    except (NotTraceableError, TangledError):
-        return network
-    except RuntimeError:  # a traced graph that does not run
-        return network
-    return network if draft.result is None else draft.result
+    except (NotTraceableError, TangledError, RuntimeError):  # RuntimeError: a traced graph that does not run
+        # Anew where the draft has changed the folded network.
+        return _applied(network, example, folds, ()) if drafted else folded
+    return folded if draft.result is None else draft.result
 
 
-def _agrees(network: nn.Module, changed: nn.Module, example: Tensor) -> bool:
-    """Whether the changed network gives what the network gives; false where it fails."""
-    if changed is network:
-        return True
-    try:
-        # Who uses the result compares it on the example and at another batch size, and eager takes its time.
-        difference = largest_difference(eager_run(network), eager_run(changed), noise_like(example, 1), ())
-    except (RuntimeError, TypeError):
-        return False
-    return difference <= TOLERANCES[example.dtype]
+class _Reference:
+    """What the network gives for one image, found out when a changed network is first compared with it.
+
+    Who uses the changed network compares it on the example and at another batch size, and eager takes its time.
+    """
+
+    def __init__(self, network: nn.Module, example: Tensor, output: Tensor | None):
+        self.network = network
+        # A constant image would tell little.
+        is_known = output is not None and len(example) == 1 and bool((example != example.flatten()[0]).any())
+        self.image, self.output = (example, output) if is_known else (noise_like(example, 1), None)
+
+    def agrees(self, changed: nn.Module) -> bool:
+        """Whether a changed network gives the same; false where it fails."""
+        if changed is self.network:
+            return True
+        try:
+            difference = self._known.difference(eager_run(changed))
+        except (RuntimeError, TypeError):
+            return False
+        return difference <= TOLERANCES[self.image.dtype]
+
+    @cached_property
+    def _known(self) -> Reference:
+        return Reference(eager_run(self.network), self.image, (), known=self.output)

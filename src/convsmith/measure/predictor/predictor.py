@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args, overload
 
 from convsmith.arch import Architecture
 from convsmith.deploy.clock import check_positive
+from convsmith.deploy.uncollected import uncollected
 from convsmith.measure.predictor import table as tables
 from convsmith.measure.predictor.describe import describe
 from convsmith.measure.predictor.fitted import FEWEST_NETWORKS, Fitted, HeldOut, fit, refit
@@ -24,7 +25,6 @@ from convsmith.measure.predictor.runtime import Runtime, runtime_of
 from convsmith.measure.predictor.speed import Speed
 from convsmith.measure.predictor.table import About, Table
 from convsmith.measure.predictor.turns import Job, Turns, random_jobs
-from convsmith.measure.predictor.uncollected import uncollected
 
 MINUTES = 8.0
 GIVEN_EVERY = 6  # one network in so many is one of the caller's, while they last

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 def uncollected() -> Iterator[None]:
     """No collection begins inside of this block.
 
-    For work that makes many small objects of which hardly any form cycles: torch alone keeps 300,000 objects, and to
-    look through them takes as long as 40 predictions.
+    For work that makes many small objects of which few form cycles: torch alone keeps 300,000 objects, and to look
+    through them takes a sixth of a second each time, a fifth of what preparing a network of many layers takes.
     """
     was_on = gc.isenabled()
     gc.disable()
