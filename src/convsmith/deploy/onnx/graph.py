@@ -60,7 +60,7 @@ class Graph:
             raise NotQuickError(f"a constant of type {dtype}")
         name = name or f"constant_{len(self.initializers)}"
         if name not in self.initializers:
-            self.initializers[name] = self.onnx.numpy_helper.from_array(array.numpy(), name)
+            self.initializers[name] = array.numpy()
         return name
 
     def node(self, kind: str, inputs: Iterable[Value | str | None], *, outputs: int = 1, **attributes: Any) -> Any:

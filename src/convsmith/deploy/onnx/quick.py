@@ -71,7 +71,6 @@ def _model(graph: Graph, recording: Recording, metadata: Mapping[str, str]) -> b
         "network",
         [described(INPUT, recording.input)],
         [described(OUTPUT, recording.output)],
-        list(graph.initializers.values()),
     )
     model = helper.make_model(
         made,
@@ -80,6 +79,10 @@ def _model(graph: Graph, recording: Recording, metadata: Mapping[str, str]) -> b
         producer_name="convsmith",
         producer_version=convsmith.__version__,
     )
+    for name, array in graph.initializers.items():  # in place, as each copy of all weights takes its time
+        tensor = model.graph.initializer.add(name=name, dims=array.shape)
+        tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+        tensor.raw_data = array.tobytes()
     helper.set_model_props(model, {"convsmith_version": convsmith.__version__, **metadata})
     return bytes(model.SerializeToString())
 
