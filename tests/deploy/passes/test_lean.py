@@ -7,6 +7,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import convsmith as cs
 from convsmith.deploy.passes import lean as lean_module
 from convsmith.deploy.passes.lean import lean
+from convsmith.deploy.passes.wiring import TangledError
+from convsmith.deploy.snapshot import snapshot
 from tests.deploy.net import Net, conv
 from tests.deploy.random_weights import outputs, randomised
 
@@ -102,3 +104,39 @@ def test_what_torch_fx_cannot_follow_stays_as_it_is():
     twin = lean(Branches(), torch.randn(2, 4))
     assert type(twin) is Branches
     assert torch.equal(twin(-torch.ones(2)), torch.ones(2))
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_what_eager_gives_for_an_image_is_what_the_result_is_compared_with(constant):
+    """But not for an image of one colour, which tells little."""
+    network = randomised(Net(lambda m, x: m.norm(m.a(x)), a=conv(4, 4), norm=nn.BatchNorm2d(4)))
+    x = torch.randn(1, 4, 8, 8, dtype=torch.float64)
+    x = torch.ones_like(x) if constant else x
+    right = outputs(network, x)
+    called = lean(network, x, output=right).folded_norms
+    assert called == ("norm",)
+    assert (lean(network, x, output=right + 1) is network) != constant
+
+
+def test_a_draft_that_fails_halfway_leaves_the_folded_network(monkeypatch):
+    def fail(draft):
+        draft.network.set_submodule("b", nn.Identity())
+        raise TangledError("halfway")
+
+    monkeypatch.setattr(lean_module, "CHANGES", (fail, *lean_module.CHANGES[1:]))
+    layers = {"a": conv(4, 4), "norm": nn.BatchNorm2d(4), "b": conv(4, 5)}
+    network = randomised(Net(lambda m, x: m.b(F.relu(m.norm(m.a(x)))), **layers))
+    x = torch.randn(1, 4, 8, 8, dtype=torch.float64)
+    twin = lean(network, x)
+    assert twin.folded_norms == ("norm",)
+    assert (outputs(twin, x) - outputs(network, x)).abs().max() <= 1e-12
+
+
+def test_a_copy_that_shares_has_its_own_buffers():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    copied, shared = snapshot(network), snapshot(network, sharing=True)
+    assert copied[0].weight is not network[0].weight
+    assert shared[0].weight is network[0].weight
+    assert shared[1].running_mean is not network[1].running_mean
+    assert not shared.training
+    assert network.training
