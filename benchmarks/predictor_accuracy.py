@@ -2,7 +2,8 @@
 
     python benchmarks/predictor_accuracy.py --folder truth --calibration cpu.safetensors --out benchmarks
 
-The truth is that of `predictor_truth.py`, at the speed of the calibration. Baselines: proportional to MACs and
+Predictions are told from the architectures alone. The truth is that of `predictor_truth.py`, at the speed of the
+calibration. Baselines: proportional to MACs and
 linear in MACs, parameters, activations and kernels, both fitted on the calibration's own networks; the sum of the
 kernels' times as predicted in context, not corrected; the sum of each kernel's measured time alone, where `alone` timed
 them all.
@@ -68,8 +69,8 @@ def predictions(folder: Path, predictor: cs.measure.LatencyPredictor) -> list[Ro
     rows: list[Row] = []
     networks: dict[str, list[Kernel]] = {}
     for name in sorted(path.stem for path in folder.glob("*.onnx")):
-        ran = predictor._runtime.executed(graph_of(folder, name))
-        own = networks[name] = predictor._runtime.kernels(ran)
+        architecture = cs.Architecture.load(folder / f"{name}.json")
+        own = networks[name] = predictor._kernels(architecture, about(folder, name)[1])
         times = fitted.models.kernels_us(own)
         unknown = {kernel for kernel in own if kernel.variant not in fitted.known}
         rows.append({

@@ -4,6 +4,8 @@
     python benchmarks/predictor_truth.py time --folder truth --series 1    # three times, some minutes apart
     python benchmarks/predictor_truth.py alone --folder truth --part 0     # single kernels of ONNX Runtime, in parts
 
+For OpenVINO each with `--backend openvino`, and a folder of its own.
+
 Networks are members of each search space at several sizes and of each family of the zoo up to 6 G multiply-accumulates,
 exported as `deploy.prepare` does; AmoebaNet's, which are larger, with fewer filters and cells. The truth is the median
 over series of interleaved bursts, each network divided by how much slower than at the calibration the reference
@@ -29,6 +31,7 @@ from _alone import distinct, key_of, time_alone_us
 import convsmith as cs
 from convsmith.deploy import onnx
 from convsmith.deploy.passes.lean import lean
+from convsmith.measure.predictor.describe import train_constants
 from convsmith.measure.predictor.engines import ENGINES
 from convsmith.measure.predictor.graph import Graph, read
 from convsmith.measure.predictor.runtime import runtime_of
@@ -73,8 +76,8 @@ def family_names(family: str) -> list[str]:
     return [variant.name for variant in import_module(f"convsmith.zoo.{family}").VARIANTS]
 
 
-def export(folder: Path, wanted: list[str]) -> None:
-    """Write what is not there yet: the model, the architecture, and its group and input shape."""
+def export(folder: Path, wanted: list[str], backend: str) -> None:
+    """Write what is not there yet: the model as it is deployed, the architecture, and its group and input shape."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (group, architecture, size) in candidates().items():
         path = folder / f"{name}.onnx"
@@ -84,7 +87,8 @@ def export(folder: Path, wanted: list[str]) -> None:
         example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         try:
             network = cs.network.build(architecture).eval()
-            model = onnx.convert(lean(network, example), example, {})
+            train_constants(network)
+            model = onnx.convert(lean(network, example, block=ENGINES[backend].filled), example, {})
         except (ValueError, RuntimeError) as error:
             print(f"{name}: left out ({error})", flush=True)
             continue
@@ -197,11 +201,11 @@ def main() -> None:
     parser.add_argument("--series", type=int, default=1)
     parser.add_argument("--part", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=400)
-    parser.add_argument("--backend", choices=tuple(ENGINES), default="onnxruntime", help="what `time` runs")
+    parser.add_argument("--backend", choices=tuple(ENGINES), default="onnxruntime", help="what runs them")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.step == "export":
-        export(given.folder, given.names)
+        export(given.folder, given.names, given.backend)
     elif given.step == "time":
         time_series(given.folder, given.series, given.seconds, given.backend)
     else:

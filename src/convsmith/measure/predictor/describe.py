@@ -143,13 +143,13 @@ def _exported(module: nn.Module, example: Tensor, filled: int | None) -> Graph:
     """The graph that the back end would give to the runtime, of a network of our own with trained weights."""
     from onnx import load_model_from_string
 
-    _train(module)
+    train_constants(module)
     model = onnx.convert(lean(module, example, block=filled), example, {})
     return read(load_model_from_string(model), [tuple(example.shape)])
 
 
 @torch.no_grad()
-def _train(module: nn.Module) -> None:
+def train_constants(module: nn.Module) -> None:
     """Move biases, scales and means off the zeros and ones of a fresh network: runtimes leave those out."""
     vectors = [parameter for parameter in module.parameters() if parameter.dim() == 1]
     means = [buffer for name, buffer in module.named_buffers() if name.endswith("running_mean")]
