@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _get_tracing_state
 from torch.nn import functional as F
 
 from convsmith.nn.native import is_batched
+from convsmith.nn.shift_forms import is_channels_last
 
 torch.library.define(
     "convsmith::channel_shuffle",
@@ -28,13 +30,17 @@ _LARGE = 2**20  # elements
 _LARGE_ROWS = 2**22
 
 
+def is_large(x: Tensor) -> bool:
+    """Whether these are values, not what a tracer has for them, and so many that the operator serves maps in rows."""
+    return type(x) is Tensor and not _get_tracing_state() and x.numel() >= _LARGE_ROWS
+
+
 def is_quick(x: Tensor, groups: int, *, channels_last: bool) -> bool:
-    """Whether the operator is faster than torch's."""
-    if x.dim() != 4 or x.size(1) % groups:
+    """Whether the operator is faster than torch's, of values; in rows, of many."""
+    channels = x.size(1)
+    if x.dim() != 4 or channels % groups:
         return False
-    if not channels_last:
-        return x.numel() >= _LARGE_ROWS
-    return min(groups, x.size(1) // groups) in _QUICK or x.numel() >= _LARGE
+    return not channels_last or min(groups, channels // groups) in _QUICK or x.numel() >= _LARGE
 
 
 class Shuffled(torch.autograd.Function):
@@ -63,7 +69,8 @@ class Shuffled(torch.autograd.Function):
 
 def by_operator(x: Tensor, groups: int, *, channels_last: bool) -> Tensor:
     """The shuffled map in that memory format, its derivative recorded; only where `native` has its operators loaded."""
-    x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    if channels_last is not is_channels_last(x) or not (channels_last or x.is_contiguous()):
+        x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     if torch.is_grad_enabled():
         shuffled: Tensor = Shuffled.apply(x, groups, channels_last)
         return shuffled
