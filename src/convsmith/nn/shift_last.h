@@ -13,9 +13,9 @@
 
 namespace {
 
-// Bytes of a map and its shift from which on memory is asked for ahead of time; and of the shift alone from which on it
-// will not be found in a cache anyway.
-constexpr int64_t kFar = 6 << 20, kStreamed = 8 << 20;
+// Bytes of a map and its shift from which on memory is asked for ahead of time, to be joined and on the grid; and of the
+// shift alone from which on it will not be found in a cache anyway.
+constexpr int64_t kFar = 6 << 20, kFarOnGrid = 8 << 20, kStreamed = 8 << 20;
 
 // Bytes of a pixel from which on tiles of 5 x 5 taps would read from too few sets of the first cache.
 constexpr int64_t kWide = 1024;
@@ -119,7 +119,9 @@ struct Last {
   const int64_t batch, pixel;
   const int64_t line = s.width * pixel, out_line = s.columns * pixel;
 
-  bool far() const { return batch * (s.height * line + s.rows * out_line) >= kFar; }
+  bool far() const {
+    return batch * (s.height * line + s.rows * out_line) >= (pixels.form == Form::kJoin ? kFar : kFarOnGrid);
+  }
 
   bool streams() const {
     const bool aligned = pixel % kBlock == 0 && reinterpret_cast<uintptr_t>(out) % kBlock == 0;
@@ -135,7 +137,6 @@ struct Last {
     const int64_t next = image * s.height + h + m.reach() + count;
     return x + std::clamp<int64_t>(next, 0, std::max<int64_t>(0, batch * s.height - count)) * line;
   }
-
 };
 
 // What a loop over blocks needs of a call, as copies: what it writes may, for all that the compiler knows, be the call.
@@ -151,15 +152,14 @@ struct Steps {
         far(call.far()),
         streams(call.streams()) {}
 
-  // Fetch a block of `kRows` rows of pixels, and of those of the result that follow the ones at `to`. Of several rows
-  // the processor foresees the reads, up to some size. Inline: a call of a function that only fetches is one that a
-  // compiler leaves out.
+  // Fetch a block of `kRows` rows of pixels, and of those of the result that follow the ones at `to`. Inline: a call
+  // of a function that only fetches is one that a compiler leaves out.
   template <int kRows, int kPixels>
   __attribute__((always_inline)) void fetch(const char* ahead, const char* to, int64_t at) const {
     if (!far) return;
     for (int r = 0; r < kRows; ++r) {
       for (int p = 0; p < kPixels; ++p) {
-        if (kRows == 1 || streams) __builtin_prefetch(ahead + r * line + p * read + at);
+        __builtin_prefetch(ahead + r * line + p * read + at);
         if (kRows > 1 || !streams) __builtin_prefetch(to + r * out_line + (kPixels + p) * pixel + at, 1, 2);
       }
     }
