@@ -1,7 +1,8 @@
 """Operators of our own in C++ for the CPU (`*_cpu.cpp`): one library, compiled once for a machine and version of torch.
 
 It is compiled for the processor that it will run on, hence without a choice of instructions at run time. Vectors are
-those of the compiler (`vector_size`), as wide as the processor's registers, so that the sources name no instructions.
+those of the compiler (`vector_size`), as wide as the processor's registers, so that the sources name instructions
+only where maps larger than the caches are written past them.
 
 `build_operators` compiles it, and so does the first program of `torch.compile` that wants one of them. From then on
 eager passes take them, too, in this process and in later ones. Where the library is not there, operators of torch do
@@ -38,7 +39,7 @@ _PLAIN = (Tensor, nn.Parameter)
 def build_operators() -> bool:
     """Compile the operators of the CPU if they are not there, and load them; whether that succeeded.
 
-    The compiler is that of the environment variable `CXX`, else g++; it takes some five seconds, once. The library lies
+    The compiler is that of the environment variable `CXX`, else g++; it takes some ten seconds, once. The library lies
     in `$XDG_CACHE_HOME/convsmith`, or `~/.cache/convsmith`. What goes wrong is logged (`convsmith.nn.native`, INFO).
     """
     return is_built()

@@ -28,7 +28,7 @@ def _allocate(
     return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=form)
 
 
-_OPERATOR = torch.ops.convsmith.shift.default  # looked up once: each time it takes as long as ten questions to a map
+_OPERATOR = torch.ops.convsmith.shift.default
 
 
 def by_operator(x: Tensor, moves: Moves) -> Tensor:

@@ -13,9 +13,9 @@
 
 namespace {
 
-// Bytes of a map and its shift from which on memory is asked for ahead of time, to be joined and on the grid; and of the
-// shift alone from which on it will not be found in a cache anyway.
-constexpr int64_t kFar = 6 << 20, kFarOnGrid = 8 << 20, kStreamed = 8 << 20;
+// Bytes of a map and its shift from which on memory is asked for ahead of time; and of the shift alone from which on it
+// will not be found in a cache anyway.
+constexpr int64_t kFar = 6 << 20, kStreamed = 8 << 20;
 
 // Bytes of a pixel from which on tiles of 5 x 5 taps would read from too few sets of the first cache.
 constexpr int64_t kWide = 1024;
@@ -119,9 +119,7 @@ struct Last {
   const int64_t batch, pixel;
   const int64_t line = s.width * pixel, out_line = s.columns * pixel;
 
-  bool far() const {
-    return batch * (s.height * line + s.rows * out_line) >= (pixels.form == Form::kJoin ? kFar : kFarOnGrid);
-  }
+  bool far() const { return batch * (s.height * line + s.rows * out_line) >= kFar; }
 
   bool streams() const {
     const bool aligned = pixel % kBlock == 0 && reinterpret_cast<uintptr_t>(out) % kBlock == 0;
@@ -222,7 +220,10 @@ inline void join(const Last& given, const char* const* from, char* to, const cha
       const T own = load<T>(mask);
       for (int p = 0; p < kPixels; ++p) blocks[p] = select<T>(own, load<T>(sources[p] + at), blocks[p]);
     }
-    for (int p = 0; p < kPixels; ++p) call.streams ? stream(to + p * pixel + at, blocks[p]) : store(to + p * pixel + at, blocks[p]);
+    for (int p = 0; p < kPixels; ++p) {
+      char* const done = to + p * pixel + at;
+      call.streams ? stream(done, blocks[p]) : store(done, blocks[p]);
+    }
   }
 }
 

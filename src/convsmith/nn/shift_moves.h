@@ -41,9 +41,9 @@ inline void store(char* to, const T& value) {
 template <typename T>
 inline void stream(char* to, const T& value) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 64) return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), reinterpret_cast<const __m512i&>(value));
+  if constexpr (sizeof(T) == 64) return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), __m512i(value));
 #elif defined(__AVX__)
-  if constexpr (sizeof(T) == 32) return _mm256_stream_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<const __m256i&>(value));
+  if constexpr (sizeof(T) == 32) return _mm256_stream_si256(reinterpret_cast<__m256i*>(to), __m256i(value));
 #endif
   store(to, value);
 }

@@ -20,7 +20,7 @@ torch.library.define(
 torch.library.register_fake("convsmith::channel_shuffle", lambda x, groups: torch.empty_like(x))
 
 
-_OPERATOR = torch.ops.convsmith.channel_shuffle.default  # looked up once, as in `shift_cpu`
+_OPERATOR = torch.ops.convsmith.channel_shuffle.default
 
 # Rows, or columns, of the matrices for which the operator takes few permutations of registers: of others torch's
 # kernel is the faster one while a map fits into the cache.

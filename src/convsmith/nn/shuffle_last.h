@@ -66,7 +66,7 @@ void add_block(Order<T>& order, const std::array<int64_t, kRegister>& sources, i
   std::array<int64_t, kRegister> sorted = sources;
   std::sort(sorted.begin(), sorted.begin() + lanes);
   std::vector<int64_t> starts;
-  for (int64_t i = 0; i < lanes; ++i) {  // a window that is a line of the cache is read in half the time of others
+  for (int64_t i = 0; i < lanes; ++i) {  // a window that is a line of the cache is read in less time than others
     const int64_t start = std::min(sorted[i] / lanes * lanes, channels - lanes);
     if (starts.empty() || start > starts.back()) starts.push_back(start);
   }
