@@ -10,8 +10,9 @@ from torch import nn
 import convsmith as cs
 from convsmith.deploy.uncollected import uncollected
 from convsmith.measure.predictor.describe import _exported, describe
-from convsmith.measure.predictor.follow import NotFollowedError, NoValues, follow
+from convsmith.measure.predictor.follow import NoValues, follow
 from convsmith.measure.predictor.sizes import resized
+from convsmith.measure.predictor.tape import NotFollowedError
 from convsmith.nn import BatchNorm, ConvNormAct, InvertedResidual
 from convsmith.search import spaces
 from tests.contracts.test_blocks import IN_CHANNELS, calls

@@ -18,10 +18,11 @@ from convsmith.arch import Architecture, BlockSpec
 from convsmith.deploy import onnx
 from convsmith.deploy.onnx.graph import OPSET
 from convsmith.deploy.passes.lean import lean
-from convsmith.measure.predictor.follow import NotFollowedError, NoValues, follow
+from convsmith.measure.predictor.follow import NoValues, follow
 from convsmith.measure.predictor.graph import Graph, Op, Shape, read
 from convsmith.measure.predictor.merged import merge_convolutions
 from convsmith.measure.predictor.sizes import resized
+from convsmith.measure.predictor.tape import NotFollowedError
 from convsmith.network import build, output_shapes
 from convsmith.network.build import build_block
 from convsmith.network.shapes import Shapes, block_output

@@ -16,17 +16,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from convsmith.deploy.onnx.graph import OPSET
-from convsmith.deploy.passes.trace import is_changed
-from convsmith.measure.predictor.graph import Graph, Op, Shape
-from convsmith.measure.predictor.sizes import behind
+from convsmith.measure.predictor.graph import Graph, Shape
+from convsmith.measure.predictor.tape import FUNCTIONS, INPUT, Map, NotFollowedError, Tape
 from convsmith.nn import BatchNorm
 from convsmith.nn.channels import pair
-
-INPUT = "input"
-
-
-class NotFollowedError(Exception):
-    """The block does what only an export tells."""
 
 
 class NoValues(TorchFunctionMode):
@@ -47,123 +40,18 @@ def follow(module: nn.Module, shape: Shape) -> tuple[Graph, bool]:
     Raises NotFollowedError where it would not be certain: for operators that are not known here, what passes may
     change, and inputs that do not fit.
     """
-    tape = _Tape(module, shape)
+    tape = Tape(module, shape)
     try:
-        result = module(_Map(tape, INPUT))
+        result = module(Map(tape, INPUT))
     except Exception as error:  # whatever a forward does with maps of another kind than it was written for
         raise NotFollowedError(str(error)) from error
-    if type(result) is not _Map:
+    if type(result) is not Map:
         raise NotFollowedError("an output that is no map")
     tape.check(result)
     return Graph(tape.ops, [INPUT], [result.name], tape.shapes, tape.constants, OPSET), not tape.asked
 
 
-class _Map:
-    """A map or vector of a forward pass: its name in the graph."""
-
-    __slots__ = ("name", "tape")
-
-    def __init__(self, tape: _Tape, name: str):
-        self.tape, self.name = tape, name
-
-    @property
-    def known_shape(self) -> Shape:
-        return self.tape.shapes[self.name]
-
-    @property
-    def shape(self) -> Shape:
-        self.tape.asked = True
-        return self.known_shape
-
-    def size(self, dim: int | None = None) -> Any:
-        return self.shape if dim is None else self.shape[dim]
-
-    def dim(self) -> int:
-        return len(self.known_shape)
-
-    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> _Map:
-        return _flatten(self, start_dim, end_dim)
-
-    def sigmoid(self) -> _Map:
-        return self.tape.add("Sigmoid", [self])
-
-    def tanh(self) -> _Map:
-        return self.tape.add("Tanh", [self])
-
-    def add_(self, other: Any) -> _Map:
-        return self.becomes(_binary("Add")(self, other))
-
-    def __add__(self, other: Any) -> _Map:
-        return _binary("Add")(self, other)
-
-    def __mul__(self, other: Any) -> _Map:
-        return _binary("Mul")(self, other)
-
-    def becomes(self, other: _Map) -> _Map:
-        """A change in place: whoever holds this map has the other one's values."""
-        if self.name == INPUT or self.name in self.tape.viewed or other.known_shape != self.known_shape:
-            raise NotFollowedError("a map of others that is changed in place")
-        self.name = other.name
-        return self
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """What a function of torch writes, of those that are known."""
-        known = FUNCTIONS.get(func)
-        if known is None:
-            raise NotFollowedError(f"the function {func}")
-        return known(*args, **(kwargs or {}))
-
-
-class _Tape:
-    """The operators of one pass, and the layers whose weights they may use, each of them once."""
-
-    def __init__(self, module: nn.Module, shape: Shape):
-        self.ops: list[Op] = []
-        self.shapes: dict[str, Shape] = {INPUT: shape}
-        self.constants: dict[str, tuple[float, ...] | None] = {}
-        self.asked = False  # for a shape
-        self.viewed: set[str] = set()  # maps that share their memory
-        self.normed: set[str] = set()  # what convolutions would write without their norms
-        self.convolved: dict[str, Op] = {}  # what writes a map, where it is a convolution
-        self.layers: dict[int, nn.Module] = {}
-        for layer in module.modules():
-            if is_changed(layer):
-                raise NotFollowedError("a module with hooks")
-            if type(layer) in LAYERS:
-                self.layers[id(layer.weight)] = layer
-
-    def layer(self, weight: Any, *kinds: type[nn.Module]) -> Any:
-        """The layer whose weight this is, which can be asked for once."""
-        layer = self.layers.pop(id(weight), None)
-        if type(layer) not in kinds:
-            raise NotFollowedError("a weight that is not a layer's own, or used twice")
-        return layer
-
-    def add(self, kind: str, maps: list[_Map], *constants: str, **attributes: Any) -> _Map:
-        """A map that an operator writes."""
-        op = Op(kind, [*(x.name for x in maps), *constants], [f"map {len(self.ops)}"], attributes)
-        self.ops.append(op)
-        self.shapes[op.outputs[0]] = behind(op, [self.shapes[name] for name in op.inputs])
-        return _Map(self, op.outputs[0])
-
-    def constant(self, shape: Shape, values: tuple[float, ...] | None = None) -> str:
-        """A weight, or numbers."""
-        name = f"constant {len(self.constants)}"
-        self.constants[name], self.shapes[name] = values, shape
-        return name
-
-    def check(self, result: _Map) -> None:
-        """Raise NotFollowedError where a pass may change what was written."""
-        if any(name in self.normed for op in self.ops for name in op.inputs) or result.name in self.normed:
-            raise NotFollowedError("a norm that cannot go into the convolution in front")
-        for op in self.convolved.values():
-            before = self.convolved.get(op.inputs[0])
-            if op.attributes["group"] == 1 and before is not None and before.attributes["group"] == 1:
-                raise NotFollowedError("two convolutions that may be one")
-
-
-def _conv(x: _Map, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> _Map:
+def _conv(x: Map, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Map:
     tape = x.tape
     layer = tape.layer(weight, nn.Conv2d)
     width, per_group, *taps = weight.shape
@@ -185,8 +73,8 @@ def _conv(x: _Map, weight: Any, bias: Any, stride: Any, padding: Any, dilation: 
 
 
 def _batch_norm(
-    x: _Map, mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False, *_: Any, **__: Any
-) -> _Map:
+    x: Map, mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False, *_: Any, **__: Any
+) -> Map:
     """A norm behind a convolution, which takes it up: its map is what the convolution writes."""
     tape = x.tape
     layer, conv = tape.layer(weight, BatchNorm, nn.BatchNorm2d), tape.convolved.pop(x.name, None)
@@ -196,13 +84,13 @@ def _batch_norm(
     if len(conv.inputs) < 3:
         conv.inputs = [*conv.inputs, tape.constant((layer.num_features,))]
     tape.normed.add(x.name)
-    made = _Map(tape, f"{x.name} normed")
+    made = Map(tape, f"{x.name} normed")
     conv.outputs, tape.convolved[made.name] = [made.name], conv
     tape.shapes[made.name] = tape.shapes.pop(x.name)
     return made
 
 
-def _linear(x: _Map, weight: Any, bias: Any = None) -> _Map:
+def _linear(x: Map, weight: Any, bias: Any = None) -> Map:
     tape = x.tape
     layer = tape.layer(weight, nn.Linear)
     if layer.bias is not bias or x.dim() != 2 or x.known_shape[1] != layer.in_features:
@@ -214,35 +102,35 @@ def _linear(x: _Map, weight: Any, bias: Any = None) -> _Map:
 
 
 def _max_pool(
-    x: _Map,
+    x: Map,
     kernel_size: Any,
     stride: Any = None,
     padding: Any = 0,
     dilation: Any = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> _Map:
+) -> Map:
     if return_indices:
         raise NotFollowedError("a pooling that tells places")
     return _pool(x, "MaxPool", kernel_size, stride, padding, ceil_mode, dilations=pair(dilation))
 
 
 def _avg_pool(
-    x: _Map,
+    x: Map,
     kernel_size: Any,
     stride: Any = None,
     padding: Any = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: Any = None,
-) -> _Map:
+) -> Map:
     if divisor_override is not None:
         raise NotFollowedError("an average by another divisor")
     counted = int(count_include_pad and any(pair(padding)))
     return _pool(x, "AveragePool", kernel_size, stride, padding, ceil_mode, count_include_pad=counted)
 
 
-def _pool(x: _Map, kind: str, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, **more: Any) -> _Map:
+def _pool(x: Map, kind: str, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, **more: Any) -> Map:
     kernel, pads = pair(kernel_size), pair(padding)
     strides = kernel if stride is None else pair(stride)
     if ceil_mode or kernel == strides == (1, 1) or any(2 * p > k for p, k in zip(pads, kernel, strict=True)):
@@ -250,13 +138,13 @@ def _pool(x: _Map, kind: str, kernel_size: Any, stride: Any, padding: Any, ceil_
     return x.tape.add(kind, [x], kernel_shape=kernel, strides=strides, pads=2 * pads, **more)
 
 
-def _global_pool(x: _Map, output_size: Any) -> _Map:
+def _global_pool(x: Map, output_size: Any) -> Map:
     if output_size not in (1, (1, 1), [1, 1]) or x.dim() != 4:
         raise NotFollowedError("adaptive pooling to several pixels")
     return x.tape.add("GlobalAveragePool", [x])
 
 
-def _flatten(x: _Map, start_dim: int = 0, end_dim: int = -1) -> _Map:
+def _flatten(x: Map, start_dim: int = 0, end_dim: int = -1) -> Map:
     if (start_dim, end_dim) != (1, -1) or x.dim() != 4:
         raise NotFollowedError("another view than that of pooled maps as vectors")
     made = x.tape.add("Flatten", [x], axis=1)
@@ -264,42 +152,41 @@ def _flatten(x: _Map, start_dim: int = 0, end_dim: int = -1) -> _Map:
     return made
 
 
-def _unary(kind: str) -> Callable[..., _Map]:
-    def write(x: _Map, inplace: bool = False) -> _Map:
+def _unary(kind: str) -> Callable[..., Map]:
+    def write(x: Map, inplace: bool = False) -> Map:
         made = x.tape.add(kind, [x])
         return x.becomes(made) if inplace else made
 
     return write
 
 
-def _relu6(x: _Map, inplace: bool = False) -> _Map:
+def _relu6(x: Map, inplace: bool = False) -> Map:
     made = x.tape.add("Clip", [x], x.tape.constant((), (0.0,)), x.tape.constant((), (6.0,)))
     return x.becomes(made) if inplace else made
 
 
-def _silu(x: _Map, inplace: bool = False) -> _Map:
+def _silu(x: Map, inplace: bool = False) -> Map:
     made = _binary("Mul")(x, x.sigmoid())
     return x.becomes(made) if inplace else made
 
 
-def _binary(kind: str) -> Callable[[Any, Any], _Map]:
-    def write(a: Any, b: Any) -> _Map:
-        if type(a) is not _Map or type(b) is not _Map:
+def _binary(kind: str) -> Callable[[Any, Any], Map]:
+    def write(a: Any, b: Any) -> Map:
+        if type(a) is not Map or type(b) is not Map:
             raise NotFollowedError("arithmetic with something else than a map")
         return a.tape.add(kind, [a, b])
 
     return write
 
 
-def _dropout(x: _Map, p: float = 0.5, training: bool = True, inplace: bool = False) -> _Map:
+def _dropout(x: Map, p: float = 0.5, training: bool = True, inplace: bool = False) -> Map:
     if training:
         raise NotFollowedError("dropout in evaluation")
     return x
 
 
-LAYERS = (nn.Conv2d, nn.Linear, BatchNorm, nn.BatchNorm2d)  # exactly these: a subclass may compute its weights
 DRAWN = frozenset((nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.uniform_, nn.init.normal_))
-FUNCTIONS: dict[Any, Callable[..., _Map]] = {
+FUNCTIONS |= {
     torch.conv2d: _conv,
     F.linear: _linear,
     F.batch_norm: _batch_norm,
