@@ -38,7 +38,7 @@ def is_large(x: Tensor) -> bool:
 def is_quick(x: Tensor, groups: int, *, channels_last: bool) -> bool:
     """Whether the operator is faster than torch's, of values; in rows, of many."""
     channels = x.size(1)
-    if x.dim() != 4 or channels % groups:
+    if x.dim() != 4 or groups < 1 or channels % groups:
         return False
     return not channels_last or min(groups, channels // groups) in _QUICK or x.numel() >= _LARGE
 

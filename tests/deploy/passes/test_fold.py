@@ -408,6 +408,23 @@ def test_an_example_tells_what_a_norm_behind_a_linear_layer_gets():
     assert fold_norm(flat, torch.randn(3, 9)).folded_norms == ("1",)
 
 
+def test_the_pass_over_the_example_changes_nothing_of_the_module():
+    class Clamps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.norm = nn.Linear(6, 4), nn.BatchNorm1d(4)
+            self.factor = nn.Parameter(-torch.ones(4))
+
+        def forward(self, x):
+            with torch.no_grad():
+                self.factor.clamp_(min=0.5)
+            return self.norm(self.linear(x)) * self.factor
+
+    module = Clamps().eval()
+    fold_norm(module, torch.randn(2, 6))
+    assert torch.equal(module.factor, -torch.ones(4))
+
+
 def test_a_network_that_cannot_be_copied_is_refused():
     module = nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6))
     module.computed = module[0].weight * 2

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 import convsmith as cs
+from convsmith.arch import block as registered_block
 from convsmith.deploy.uncollected import uncollected
 from convsmith.measure.predictor.describe import _exported, describe
 from convsmith.measure.predictor.follow import NoValues, follow
 from convsmith.measure.predictor.sizes import resized
 from convsmith.measure.predictor.tape import NotFollowedError
-from convsmith.nn import BatchNorm, ConvNormAct, InvertedResidual
+from convsmith.nn import BatchNorm, ConvNormAct, InvertedResidual, ShuffleUnitV2
 from convsmith.search import spaces
 from tests.contracts.test_blocks import IN_CHANNELS, calls
 
@@ -121,6 +122,46 @@ REFUSED = {
 def test_what_a_pass_may_change_is_refused(why):
     with pytest.raises(NotFollowedError):
         follow(_Block(REFUSED[why]).eval(), (1, 8, 6, 6))
+
+
+def test_what_nobody_reads_is_not_there_and_gradients_are_off():
+    unread = _Block(lambda m, x: (m.conv(x), nn.functional.relu(m.other(x)))[1])
+    asking = _Block(lambda m, x: m.conv(x) if torch.is_grad_enabled() else nn.functional.relu(m.other(x)))
+    for block in (unread, asking):
+        graph, _ = follow(block.eval(), (1, 8, 6, 6))
+        assert [op.kind for op in graph.ops] == ["Conv", "Relu"]
+
+
+@registered_block("asks_what_a_tensor_answers")
+class _Asks(nn.Module):
+    def __init__(self, in_channels):
+        super().__init__()
+        self.conv, self.out_channels = nn.Conv2d(in_channels, in_channels, 1), in_channels
+
+    def forward(self, x):
+        return nn.functional.relu(self.conv(x)) if isinstance(x, torch.Tensor) else self.conv(x)
+
+
+def test_blocks_of_users_are_exported():
+    network = cs.Architecture(stem=[cs.spec(ConvNormAct, 8)], stages=[[cs.spec(_Asks)]], name="asking")
+    graph = describe(network, (1, 3, 8, 8), None)
+    assert [op.kind for op in graph.ops] == ["Conv", "Relu", "Conv", "Relu"]
+
+
+def test_modes_of_the_caller_tell_nothing():
+    networks = [
+        cs.Architecture(stem=[cs.spec(ConvNormAct, 8)], stages=[[cs.spec(ShuffleUnitV2, width)]], name="unit")
+        for width in (16, 24, 32)
+    ]
+    with torch.inference_mode():
+        first = describe(networks[0], (1, 3, 8, 8), None)
+    with torch.autocast("cpu"):
+        second = describe(networks[1], (1, 3, 8, 8), None)
+    with torch.device("meta"):
+        third = describe(networks[2], (1, 3, 8, 8), None)
+    kinds = [[op.kind for op in graph.ops] for graph in (first, second, third)]
+    assert kinds[0] == kinds[1] == kinds[2]
+    assert "Cast" not in kinds[0]
 
 
 def test_hooks_training_and_small_maps_are_refused():

@@ -68,7 +68,7 @@ def examples(measured):
 
 def test_whole_networks_teach_what_the_profile_misreads(measured, monkeypatch):
     held_out = fit(measured).held_out
-    assert held_out.networks == NETWORKS // 4
+    assert NETWORKS // 6 < held_out.networks < NETWORKS // 3
     monkeypatch.setattr(model, "fit_net", lambda examples: None)
     assert held_out.mean_error < 0.9 * fit(measured).held_out.mean_error
 

@@ -167,6 +167,35 @@ def test_a_killed_calibration_keeps_its_networks(monkeypatch, tmp_path):
     assert LatencyPredictor.load(path)._table.names[:32] == names
 
 
+def test_a_calibration_that_goes_on_and_is_killed_keeps_its_model(file, monkeypatch, tmp_path):
+    fake.install(monkeypatch)
+    path = tmp_path / "more"
+    shutil.copy(file, path)
+    before = LatencyPredictor.load(path)
+    calibrate(path, networks=before.networks + turns.CHUNK)
+    again = LatencyPredictor.load(path)
+    assert again.networks == before.networks + turns.CHUNK
+    assert again.held_out == before.held_out
+
+
+def test_a_link_to_a_calibration_stays_one(file, monkeypatch, tmp_path):
+    fake.install(monkeypatch)
+    target, link = tmp_path / "target", tmp_path / "link"
+    shutil.copy(file, target)
+    link.symlink_to(target)
+    LatencyPredictor.load(link).update([STRANGE], SHAPE)
+    assert link.is_symlink()
+    assert STRANGE.name in LatencyPredictor.load(target)._table.names
+
+
+def test_a_network_of_an_unknown_batch_is_measured_once(predictor):
+    batch = (4, *SHAPE[1:])
+    first = predictor.predict_ms(STRANGE, batch, unknown="measure")
+    networks = predictor.networks
+    assert predictor.predict_ms(STRANGE, batch, unknown="measure") == first
+    assert predictor.networks == networks
+
+
 def test_an_unknown_kernel_is_told_and_measured_on_demand(predictor):
     known = SPACE.sample(Random(0))
     unknown = predictor.unknown(STRANGE, SHAPE)

@@ -135,16 +135,11 @@ def _rows_only(
         if x.dim() != 2:
             others.add(name)
 
-    handles = [
+    network = snapshot(network)  # what a forward changes, it changes there
+    for name in followers:
         network.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: note(name, args[0]))
-        for name in followers
-    ]
-    try:
-        with torch.inference_mode():
-            network(example.clone())
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.inference_mode():
+        network(example.clone())
     return [pair for pair in pairs if pair[0] not in others]
 
 

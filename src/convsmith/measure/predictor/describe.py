@@ -1,4 +1,4 @@
-"""The graph of an architecture, joined from graphs of its blocks, each exported once.
+"""The graph of an architecture, joined from graphs of its blocks, each followed or exported once.
 
 A block's graph is remembered by its spec and the shapes in front of it, as its counts are (`measure.cost`): a search
 pays for a block when it meets it first. The graph of a whole network is the same as that of its parts joined, but for
@@ -9,7 +9,10 @@ torch's exporter. A network with such blocks is exported whole, and remembered b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +31,9 @@ from convsmith.network.build import build_block
 from convsmith.network.shapes import Shapes, block_output
 
 MOST_REMEMBERED = 65536
-_FOLLOWED: dict[tuple[BlockSpec, int], Graph] = {}  # blocks by their input channels, where the size makes no difference
+# Blocks by their input channels and rank, where the size makes no difference.
+_FOLLOWED: dict[tuple[BlockSpec, int, int], Graph] = {}
+_EXPORTING = Lock()  # a tracer replaces what all threads call
 
 
 def describe(architecture: Architecture, input_shape: Shape, filled: int | None) -> Graph:
@@ -98,19 +103,25 @@ def _is_filled(spec: BlockSpec, shape: Shape) -> bool:
 
 @lru_cache(maxsize=65536)
 def _followed(spec: BlockSpec, shape: Shape) -> Graph | None:
-    """The graph of one block without an export; None where it takes one."""
-    known = _FOLLOWED.get((spec, shape[1]))
+    """The graph of one block without an export; None where it takes one, as modules of a user's own do.
+
+    Their forward may ask what only a tensor answers.
+    """
+    key = (spec, shape[1], len(shape))
+    known = _FOLLOWED.get(key)
     try:
         if known is not None:
             return resized(known, shape)
         with torch.random.fork_rng(devices=[]):
             with NoValues():
                 module, _ = build_block(spec, shape[1], spec.block)
+            if not all(type(own).__module__.startswith(("convsmith.", "torch.nn.")) for own in module.modules()):
+                return None
             graph, of_any_size = follow(module.eval(), shape)
     except (NotFollowedError, ValueError):
         return None
     if of_any_size and len(_FOLLOWED) < MOST_REMEMBERED:
-        _FOLLOWED[spec, shape[1]] = graph
+        _FOLLOWED[key] = graph
     return graph
 
 
@@ -125,7 +136,7 @@ def _block_graph(spec: BlockSpec, shape: Shape) -> Graph | None:
     """The graph of one block; None where only the whole network tells it."""
     if (followed := _followed(spec, shape)) is not None:
         return followed
-    with torch.random.fork_rng(devices=[]):
+    with _as_deployed():
         module, _ = build_block(spec, shape[1], spec.block)
         try:
             graph = _exported(module.eval(), torch.randn(shape), None)
@@ -136,8 +147,21 @@ def _block_graph(spec: BlockSpec, shape: Shape) -> Graph | None:
 
 @lru_cache(maxsize=256)
 def _whole(architecture: Architecture, input_shape: Shape, filled: int | None) -> Graph:
-    with torch.random.fork_rng(devices=[]):
+    with _as_deployed():
         return _exported(build(architecture).eval(), torch.randn(input_shape), filled)
+
+
+@contextmanager
+def _as_deployed() -> Iterator[None]:
+    """Inside of this block nothing that a caller has set, modes or random numbers, tells in what is exported."""
+    with (
+        _EXPORTING,
+        torch.random.fork_rng(devices=[]),
+        torch.device("cpu"),
+        torch.inference_mode(False),
+        torch.autocast("cpu", enabled=False),
+    ):
+        yield
 
 
 def _exported(module: nn.Module, example: Tensor, filled: int | None) -> Graph:

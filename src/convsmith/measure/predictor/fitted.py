@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -125,7 +126,7 @@ def fit(table: Table) -> Fitted:
         )
     rows = rows_by_group(table.kernels, table.times_us)
     measured_us = 1e3 * np.array(table.latencies_ms)
-    folds = np.arange(len(table)) % FOLDS
+    folds = np.array([crc32(name.encode()) % FOLDS for name in table.names])  # one measured twice is in one of them
     with_net = len(table) >= LEAST_NETWORKS
     left_out = folds == 0 if with_net else folds >= 0
     sums = np.zeros(len(table))

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from convsmith.deploy.onnx.graph import OPSET
 from convsmith.measure.predictor.graph import Graph, Shape
+from convsmith.measure.predictor.rewriting import drop_unread
 from convsmith.measure.predictor.tape import FUNCTIONS, INPUT, Map, NotFollowedError, Tape
 from convsmith.nn import BatchNorm
 from convsmith.nn.channels import pair
@@ -42,13 +43,16 @@ def follow(module: nn.Module, shape: Shape) -> tuple[Graph, bool]:
     """
     tape = Tape(module, shape)
     try:
-        result = module(Map(tape, INPUT))
+        with torch.no_grad():
+            result = module(Map(tape, INPUT))
     except Exception as error:  # whatever a forward does with maps of another kind than it was written for
         raise NotFollowedError(str(error)) from error
     if type(result) is not Map:
         raise NotFollowedError("an output that is no map")
     tape.check(result)
-    return Graph(tape.ops, [INPUT], [result.name], tape.shapes, tape.constants, OPSET), not tape.asked
+    graph = Graph(tape.ops, [INPUT], [result.name], tape.shapes, tape.constants, OPSET)
+    drop_unread(graph)
+    return graph, not tape.asked
 
 
 def _conv(x: Map, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Map:

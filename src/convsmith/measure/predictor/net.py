@@ -85,7 +85,12 @@ def fit_net(examples: Examples, *, seed: int = 0) -> Net:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with (
+            torch.device("cpu"),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast("cpu", enabled=False),
+        ):
             return _fit(examples, torch.Generator().manual_seed(seed))
     finally:
         torch.set_num_threads(threads)

@@ -6,7 +6,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.runtime import Runtime, runtime_of
 from convsmith.measure.predictor.speed import Speed
 from convsmith.measure.predictor.table import About, Table
+from convsmith.measure.predictor.trees import Array
 from convsmith.measure.predictor.turns import Job, Turns, random_jobs
 
 MINUTES = 8.0
@@ -97,11 +98,14 @@ class LatencyPredictor:
             raise ValueError(f"minutes must be a finite positive number, got {minutes}")
         runtime = runtime_of(device, backend, threads)
         file = None if path is None else Path(path)
-        kept = None if file is None else Kept(file, stamp=stamp_of(file))  # before it is read: what comes later is seen
+        kept = (
+            None if file is None else Kept(file.resolve(), stamp=stamp_of(file))
+        )  # before it is read: what comes later is seen
         known = _open(file, runtime)
         if kept is not None and known is not None:
             kept.known = len(known[0])
-        seconds = 0.0 if known is None else float(known[1].get("seconds", 0.0))
+        arrays, notes = ({}, {}) if known is None else known[1:]
+        seconds = float(notes.get("seconds", 0.0))
         turns = Turns(runtime, usual=Speed(known[0].about.reference_ms) if known else None)
         table = known[0] if known else Table(_about(runtime, turns.usual))
         start = time.monotonic() - seconds
@@ -112,14 +116,14 @@ class LatencyPredictor:
             table.add(measured)
             seconds = time.monotonic() - start
             if kept is not None:
-                table = _grown(kept, table, seconds)
+                table = _grown(kept, table, {**notes, "seconds": seconds}, arrays)
                 turns.usual = Speed(table.about.reference_ms)
             if progress is not None:
                 progress(len(table), seconds)
             _check_rules(turns.skipped, len(table), runtime)
             if seconds >= 60 * minutes and len(table) >= FEWEST_NETWORKS:
                 break
-        if known is None or "model" not in known[1]:  # the usual speed of these minutes, not that of the first networks
+        if "model" not in notes:  # the usual speed of these minutes, not that of the first networks
             table.at_speed(Speed.of(turns.speeds or [turns.usual]))
             turns.usual = Speed(table.about.reference_ms)
         predictor = cls(table, fit(table), runtime)
@@ -156,6 +160,9 @@ class LatencyPredictor:
             found = [self._kernels(one, shape) for one in several]
         if unknown != "ignore":
             strange = [i for i, own in enumerate(found) if self._unknown(own, shape)]
+            if strange and unknown == "measure":  # but not again
+                measured = set(self._table.kernels)
+                strange = [i for i in strange if tuple(found[i]) not in measured]
             if strange and unknown == "measure":
                 self.update([several[i] for i in strange], shape)
             elif strange:
@@ -228,7 +235,7 @@ class LatencyPredictor:
         installed, unless `elsewhere` says that latencies of that other one are wanted: then nothing can be measured on
         demand.
         """
-        kept = Kept(Path(path), stamp=stamp_of(Path(path)))
+        kept = Kept(Path(path).resolve(), stamp=stamp_of(Path(path)))
         table, arrays, notes = tables.load(kept.path)
         kept.known = len(table)
         runtime = Runtime.of(table.about)
@@ -248,21 +255,24 @@ class LatencyPredictor:
         return self._runtime.kernels(self._runtime.executed(graph))
 
 
-def _open(file: Path | None, runtime: Runtime) -> tuple[Table, dict[str, Any]] | None:
+def _open(file: Path | None, runtime: Runtime) -> tuple[Table, dict[str, Array], dict[str, Any]] | None:
     if file is None or not file.exists():
         return None
-    table, _, notes = tables.load(file)
+    table, arrays, notes = tables.load(file)
     Runtime.of(table.about).check_same(runtime, file)
-    return table, notes
+    return table, arrays, notes
 
 
-def _grown(kept: Kept, table: Table, seconds: float) -> Table:
-    """The table after the file has grown by what is new in it: with what others added meanwhile."""
+def _grown(kept: Kept, table: Table, notes: Mapping[str, Any], arrays: Mapping[str, Array]) -> Table:
+    """The table after the file has grown by what is new in it: with what others added meanwhile.
+
+    The model that was there, notes and arrays, stays until there is a new one.
+    """
     written = [table]
 
     def write(merged: Table, others: int) -> None:
         written.append(merged)
-        merged.save(kept.path, {}, {"seconds": seconds})
+        merged.save(kept.path, arrays, notes)
 
     kept.grow(table, write)
     return written[-1]
