@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from convsmith.measure.predictor import model, net as module, trees
-from convsmith.measure.predictor.fitted import fit
+from convsmith.measure.predictor.fitted import _fold, fit
 from convsmith.measure.predictor.kernels import LAW, NUMBERS, Kernel
 from convsmith.measure.predictor.net import LEAST_NETWORKS, Examples, Net, fit_net
 from convsmith.measure.predictor.rows import Rows, rows_by_group
@@ -71,6 +71,12 @@ def test_whole_networks_teach_what_the_profile_misreads(measured, monkeypatch):
     assert NETWORKS // 6 < held_out.networks < NETWORKS // 3
     monkeypatch.setattr(model, "fit_net", lambda examples: None)
     assert held_out.mean_error < 0.9 * fit(measured).held_out.mean_error
+
+
+def test_one_measured_twice_is_in_one_fold(measured):
+    assert len({_fold(own) for own in (measured.kernels[0], tuple(measured.kernels[0]))}) == 1
+    shares = np.bincount([_fold(own) for own in measured.kernels], minlength=4) / NETWORKS
+    assert shares.min() > 0.15
 
 
 def test_a_few_networks_train_none(measured):

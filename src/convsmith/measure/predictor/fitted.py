@@ -126,7 +126,7 @@ def fit(table: Table) -> Fitted:
         )
     rows = rows_by_group(table.kernels, table.times_us)
     measured_us = 1e3 * np.array(table.latencies_ms)
-    folds = np.array([crc32(name.encode()) % FOLDS for name in table.names])  # one measured twice is in one of them
+    folds = np.array([_fold(own) for own in table.kernels])
     with_net = len(table) >= LEAST_NETWORKS
     left_out = folds == 0 if with_net else folds >= 0
     sums = np.zeros(len(table))
@@ -144,6 +144,11 @@ def fit(table: Table) -> Fitted:
         HeldOut.of(_corrected(sums, counts, measured), measured),
         {kernel.variant for own in table.kernels for kernel in own},
     )
+
+
+def _fold(kernels: Sequence[Kernel]) -> int:
+    """The fold of a network: the same however often, and among which others, it was measured."""
+    return crc32(np.array([kernel.numbers for kernel in kernels]).tobytes()) % FOLDS
 
 
 def _corrected(sums: Array, counts: Array, measured_us: Array) -> Array:
