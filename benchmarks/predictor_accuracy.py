@@ -3,10 +3,9 @@
     python benchmarks/predictor_accuracy.py --folder truth --calibration cpu.safetensors --out benchmarks
 
 Predictions are told from the architectures alone. The truth is that of `predictor_truth.py`, at the speed of the
-calibration. Baselines: proportional to MACs and
-linear in MACs, parameters, activations and kernels, both fitted on the calibration's own networks; the sum of the
-kernels' times as predicted in context, not corrected; the sum of each kernel's measured time alone, where `alone` timed
-them all.
+calibration. Baselines: proportional to MACs and linear in MACs, parameters, activations and kernels, both fitted on the
+calibration's own networks; the sum of the kernels' times as predicted in context, not corrected; the sum of each
+kernel's measured time alone, where `alone` timed them all.
 
 No network of the zoo is in a calibration, so every family is held out. Some motifs of the random networks imitate a
 family, though: `strict` is predicted by a fit without the networks that have those motifs, and without members of

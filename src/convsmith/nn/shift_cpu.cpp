@@ -16,8 +16,6 @@ using torch::stable::Tensor;
 
 namespace {
 
-constexpr int64_t kGrain = 32 * 1024;  // bytes that are worth a thread
-
 int64_t grain_of(int64_t bytes) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, bytes)); }
 
 template <typename T>
@@ -61,7 +59,7 @@ Tensor shift(const Tensor& x, int64_t kernel_size, int64_t dilation, int64_t str
   Tensor out = empty(x, batch, s, last);
   const char* from = static_cast<const char*>(x.const_data_ptr());
   char* to = static_cast<char*>(out.mutable_data_ptr());
-  if (last && s.channels * item >= kBlock) {
+  if (last && s.channels * item >= kRegister) {
     shift_last<Block>(from, to, batch, s, m, item);
   } else if (last && s.channels * item >= int64_t(sizeof(Narrow))) {
     shift_last<Narrow>(from, to, batch, s, m, item);

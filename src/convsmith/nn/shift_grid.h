@@ -16,8 +16,8 @@ inline void make_tile(const Last& given, const char* const* rows, int64_t left, 
   const Block* mask = given.pixels.masks.data();
   const char* from[kReads];
   std::copy(rows, rows + kReads, from);
-  for (int64_t b = 0; b < pixel; b += kBlock, mask += 2 * kSize) {
-    const int64_t at = std::min(b, pixel - kBlock);
+  for (int64_t b = 0; b < pixel; b += kRegister, mask += 2 * kSize) {
+    const int64_t at = std::min(b, pixel - kRegister);
     call.fetch<kRows, kPixels>(ahead, to, at);
     Block down[kSize], across[kSize], made[kRows][kPixels];
 #pragma GCC unroll 8
@@ -29,7 +29,7 @@ inline void make_tile(const Last& given, const char* const* rows, int64_t left, 
       if (!(i < kSize / 2 && i < left) && !(i >= kColumns - kSize / 2 && i >= kColumns - right)) {
 #pragma GCC unroll 16
         for (int h = 0; h < kReads; ++h) {
-          const Block block = load(from[h] + place);
+          const Block block = load<Block>(from[h] + place);
 #pragma GCC unroll 8
           for (int r = 0; r < kRows; ++r)
             if (h >= r && h < r + kSize) read[r] = h == r ? block : select(down[h - r], block, read[r]);
@@ -78,10 +78,10 @@ void slide(const char* const* lines, const Block* masks, const Steps call, int64
     Block read[kRows]{};
     if (i < count) {
       for (int h = 0; h < kSize + kRows - 1; ++h) {
-        const Block block = load(lines[h] + i * call.pixel);
+        const Block block = load<Block>(lines[h] + i * call.pixel);
         for (int r = std::max(0, h + 1 - kSize); r <= std::min(h, kRows - 1); ++r) read[r] |= block & down[h - r];
       }
-      for (int r = 0; r < kRows; ++r) __builtin_prefetch(ahead + (i * kRows + r) * kBlock, 0, 2);
+      for (int r = 0; r < kRows; ++r) __builtin_prefetch(ahead + (i * kRows + r) * kRegister, 0, 2);
     }
     for (int r = 0; r < kRows; ++r) {
       for (int q = 0; q < kSize; ++q) coming[r][q] |= read[r] & right[q];
@@ -98,8 +98,8 @@ void slide_along(const Last& call, int64_t row) {
   const int64_t image = row / call.s.rows, h = row % call.s.rows, pixel = call.pixel, width = call.s.width;
   const char* ahead = call.ahead(image, h, kRows);
   const Block* masks = call.pixels.masks.data();
-  for (int64_t b = 0; b < pixel; b += kBlock, masks += 2 * kSize, ahead += width * kBlock * kRows) {
-    const int64_t at = std::min(b, pixel - kBlock);
+  for (int64_t b = 0; b < pixel; b += kRegister, masks += 2 * kSize, ahead += width * kRegister * kRows) {
+    const int64_t at = std::min(b, pixel - kRegister);
     const char* lines[kSize + kRows - 1];
     for (int i = 0; i < kSize + kRows - 1; ++i) lines[i] = call.row(image, h + i - kSize / 2) + at;
     slide<kSize, kRows>(lines, masks, Steps(call), width, call.out + row * call.line + at, ahead);

@@ -71,7 +71,7 @@ inline Pixels make_pixels(const Moves& m, int64_t channels, int64_t item, int64_
   size_t most = 0;
   for (const auto& taps : blocks) most = std::max(most, distinct(taps).size());
   std::vector<char> masks;
-  const bool grid = block == kBlock && m.stride == 1 && m.dilation == 1 && together > 1;
+  const bool grid = block == kRegister && m.stride == 1 && m.dilation == 1 && together > 1;
   if (grid && ((k == 3 && most > 4) || (k == 5 && most > 6))) {
     pixels.form = k == 3 || channels * item < kWide ? Form::kTiles : Form::kSlide;
     for (const auto& taps : blocks) {
@@ -122,7 +122,7 @@ struct Last {
   bool far() const { return batch * (s.height * line + s.rows * out_line) >= kFar; }
 
   bool streams() const {
-    const bool aligned = pixel % kBlock == 0 && reinterpret_cast<uintptr_t>(out) % kBlock == 0;
+    const bool aligned = pixel % kRegister == 0 && reinterpret_cast<uintptr_t>(out) % kRegister == 0;
     return aligned && batch * s.rows * out_line >= kStreamed;
   }
 

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include "registers.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -13,24 +15,9 @@
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int64_t kBlock = 64;
-#elif defined(__AVX__)
-constexpr int64_t kBlock = 32;
-#else
-constexpr int64_t kBlock = 16;
-#endif
-
 // A register of bytes: the compiler's own vectors, which it has on every processor.
-typedef uint64_t Block __attribute__((vector_size(kBlock)));
+typedef uint64_t Block __attribute__((vector_size(kRegister)));
 typedef uint64_t Narrow __attribute__((vector_size(16)));
-
-template <typename T = Block>
-inline T load(const char* from) {
-  T value;
-  std::memcpy(&value, from, sizeof(T));
-  return value;
-}
 
 template <typename T>
 inline void store(char* to, const T& value) {
@@ -86,14 +73,14 @@ struct Moves {
 // A vector's values begin at a line of the cache: loads that cross one are slow.
 inline void append(std::vector<Block>& masks, const std::vector<char>& bytes) {
   const size_t first = masks.size();
-  masks.resize(first + (bytes.size() + kBlock - 1) / kBlock);
+  masks.resize(first + (bytes.size() + kRegister - 1) / kRegister);
   std::memcpy(masks.data() + first, bytes.data(), bytes.size());
 }
 
 // Zeros to read where a tap leads outside of the map.
 inline const char* zeros(int64_t bytes) {
   static thread_local std::vector<Block> blocks;
-  if (int64_t(blocks.size()) * kBlock < bytes) blocks.resize(bytes / kBlock + 1);
+  if (int64_t(blocks.size()) * kRegister < bytes) blocks.resize(bytes / kRegister + 1);
   return reinterpret_cast<const char*>(blocks.data());
 }
 

@@ -10,8 +10,6 @@ using torch::stable::Tensor;
 
 namespace {
 
-constexpr int64_t kGrain = 32 * 1024;  // bytes that are worth a thread
-
 template <typename T>
 void shuffle_last(const void* x, void* out, int64_t pixels, int64_t rows, int64_t columns) {
   const T* const from = static_cast<const T*>(x);
@@ -24,7 +22,6 @@ void shuffle_last(const void* x, void* out, int64_t pixels, int64_t rows, int64_
 
 // In place of memcpy, which starts anew for every plane: the next one is fetched meanwhile.
 inline void copy_plane(const char* from, char* to, int64_t bytes, const char* next) {
-  using Bytes = Lanes<uint8_t>;
   if (bytes < kRegister) {
     std::memcpy(to, from, bytes);
     return;
@@ -32,7 +29,7 @@ inline void copy_plane(const char* from, char* to, int64_t bytes, const char* ne
   for (int64_t i = 0; i < bytes; i += kRegister) {
     const int64_t at = std::min(i, bytes - kRegister);
     __builtin_prefetch(next + at);
-    const auto block = Bytes::load(reinterpret_cast<const uint8_t*>(from) + at);
+    const auto block = load<Lanes<uint8_t>::Vector>(from + at);
     std::memcpy(to + at, &block, kRegister);
   }
 }

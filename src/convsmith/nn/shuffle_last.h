@@ -7,6 +7,8 @@
 
 #pragma once
 
+#include "registers.h"
+
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -15,14 +17,6 @@
 #include <vector>
 
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int64_t kRegister = 64;
-#elif defined(__AVX2__)
-constexpr int64_t kRegister = 32;
-#else
-constexpr int64_t kRegister = 16;
-#endif
 
 // Whether the processor permutes two registers of such items by indices in a few instructions.
 template <typename T>
@@ -44,12 +38,6 @@ template <typename T, int64_t kBytes = kRegister>
 struct Lanes {
   typedef T Vector __attribute__((vector_size(kBytes)));
   static constexpr int64_t count = kBytes / sizeof(T);
-
-  static Vector load(const T* from) {
-    Vector value;
-    std::memcpy(&value, from, kBytes);
-    return value;
-  }
 };
 
 // How a pixel is put together, block by block; the last block ends with the pixel.
@@ -78,7 +66,7 @@ void add_block(Order<T>& order, const std::array<int64_t, kRegister>& sources, i
       const int64_t place = sources[lane] - starts[own];
       places[lane] = T(own == int64_t(w) ? lanes + place : first && own == 0 ? place : lane);
     }
-    order.permutations.push_back(Lanes<T>::load(places.data()));
+    order.permutations.push_back(load<typename Lanes<T>::Vector>(places.data()));
   };
   order.windows.push_back(starts.size());
   for (const int64_t start : starts) order.starts.push_back(start);
@@ -121,7 +109,7 @@ void permute_pixels(const T* x, T* out, const Order<T>& order, int64_t channels)
     }
     Vector made[kPixels];
     const T* from = x + *start++;
-    for (int p = 0; p < kPixels; ++p) made[p] = Lanes<T>::load(from + p * channels);
+    for (int p = 0; p < kPixels; ++p) made[p] = load<Vector>(from + p * channels);
     const int count = *windows++;
     if (count == 1) {
       const Vector own = *places++;
@@ -130,7 +118,7 @@ void permute_pixels(const T* x, T* out, const Order<T>& order, int64_t channels)
     for (int w = 1; w < count; ++w) {
       from = x + *start++;
       const Vector own = *places++;
-      for (int p = 0; p < kPixels; ++p) made[p] = __builtin_shuffle(made[p], Lanes<T>::load(from + p * channels), own);
+      for (int p = 0; p < kPixels; ++p) made[p] = __builtin_shuffle(made[p], load<Vector>(from + p * channels), own);
     }
     for (int p = 0; p < kPixels; ++p) std::memcpy(out + p * channels + at, &made[p], kRegister);
   }
@@ -148,7 +136,7 @@ void riffle(const T* x, T* out, int64_t columns) {
     const int64_t at = std::min(c, columns - lanes);  // the last tile may overlap
     Vector rows[kRows], made[kRows];
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) rows[r] = Lanes<T, kBytes>::load(kBack ? x + at * kRows + r * lanes : x + r * columns + at);
+    for (int r = 0; r < kRows; ++r) rows[r] = load<Vector>(kBack ? x + at * kRows + r * lanes : x + r * columns + at);
 #pragma GCC unroll 4
     for (int factor = 1; factor < kRows; factor *= 2) {
 #pragma GCC unroll 8

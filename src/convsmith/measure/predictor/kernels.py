@@ -90,16 +90,16 @@ def _work(graph: Graph) -> float:
     What a pass leaves in a cache that other programs share is gone after so long: weights of a megabyte take three
     times as long to read in a network of ten milliseconds as in one of half a millisecond.
     """
-    work, shapes, prod = STARTED * len(graph.ops), graph.shapes, math.prod
+    work, shapes = STARTED * len(graph.ops), graph.shapes
     for op in graph.ops:
         for name in (*op.inputs, *op.outputs):
-            work += 4 * prod(shapes.get(name, ()))
-        weights = graph.shapes.get(op.inputs[1], ()) if len(op.inputs) > 1 and op.inputs[1] in graph.constants else ()
+            work += 4 * math.prod(shapes.get(name, ()))
+        weights = shapes.get(op.inputs[1], ()) if len(op.inputs) > 1 and op.inputs[1] in graph.constants else ()
         if len(weights) == 2:  # of a product, in either order
-            work += math.prod(weights) * math.prod(graph.shapes[op.outputs[0]][:-1])
+            work += math.prod(weights) * math.prod(shapes[op.outputs[0]][:-1])
         elif len(weights) > 2:
             transposed = op.kind in ("ConvTranspose", "Deconvolution")
-            work += math.prod(weights[1:]) * math.prod(graph.shapes[op.inputs[0] if transposed else op.outputs[0]])
+            work += math.prod(weights[1:]) * math.prod(shapes[op.inputs[0] if transposed else op.outputs[0]])
     return float(work)
 
 
