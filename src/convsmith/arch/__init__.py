@@ -3,7 +3,8 @@
 from convsmith.arch.architecture import Architecture, Reference, adapt, canonical
 from convsmith.arch.choice import Choice, choice
 from convsmith.arch.files import dump_spec, write_whole, write_whole_bytes
-from convsmith.arch.registry import block, block_names, registered
+from convsmith.arch.registry import block, block_names, registered, when_redefined
+from convsmith.arch.remembered import remembered
 from convsmith.arch.spec import BlockSpec, changed_arguments, spec
 from convsmith.arch.tree import (
     Decisions,
@@ -38,8 +39,10 @@ __all__ = [
     "open_choices",
     "random_decisions",
     "registered",
+    "remembered",
     "resolve",
     "spec",
+    "when_redefined",
     "write_whole",
     "write_whole_bytes",
 ]

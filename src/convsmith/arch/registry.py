@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 C = TypeVar("C", bound=type[Any])
 
 _BLOCKS: dict[str, RegisteredBlock] = {}
+_FORGET: list[Callable[[], object]] = []  # what knows results of blocks by name
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def block(name: str, *, carries: int = 1) -> Callable[[C], C]:
     """Register a block class under a permanent snake_case name.
 
     The class takes `in_channels` first (a tuple of channels when `carries > 1`), has serialisable arguments and an
-    attribute `out_channels`.
+    attribute `out_channels`. The same class defined again, as in a notebook, takes the place of the one before.
     """
     if not name.isidentifier() or name != name.lower():
         raise ValueError(f"a block's name must be snake_case, got {name=}")
@@ -58,9 +59,17 @@ def block(name: str, *, carries: int = 1) -> Callable[[C], C]:
         cls.block_name = name
         cls.carries = carries
         _BLOCKS[name] = RegisteredBlock(name, cls, carries)
+        if known is not None:
+            for forget in _FORGET:
+                forget()
         return cls
 
     return register
+
+
+def when_redefined(forget: Callable[[], object]) -> None:
+    """Have a function called whenever a name gets another constructor: what is known of blocks by name is outdated."""
+    _FORGET.append(forget)
 
 
 def block_names() -> list[str]:

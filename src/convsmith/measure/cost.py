@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 from torch import nn
 
-from convsmith.arch import Architecture, BlockSpec
+from convsmith.arch import Architecture, BlockSpec, remembered
 from convsmith.measure.count import Counts, ModuleCounts, OperatorCounts, count
 from convsmith.measure.fitting import check_shape, fitted
 from convsmith.measure.untouched import in_eval_mode
@@ -134,7 +134,7 @@ def _sum(blocks: list[ModuleCounts]) -> ModuleCounts:
     )
 
 
-@lru_cache(maxsize=65536)
+@remembered(most=65536)
 def _block_counts(spec: BlockSpec, shapes: Shapes) -> Counts:
     channels = tuple(shape[1] for shape in shapes)
     with torch.device("meta"):
@@ -142,7 +142,7 @@ def _block_counts(spec: BlockSpec, shapes: Shapes) -> Counts:
     return count(module, shapes if spec.carries > 1 else shapes[-1])
 
 
-@lru_cache(maxsize=4096)
+@remembered(most=4096)
 def _block_params(spec: BlockSpec, channels: int) -> int:
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in spec.build(channels).parameters())

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from convsmith.arch import Architecture, BlockSpec
+from convsmith.arch import Architecture, BlockSpec, remembered
 from convsmith.network.build import carried, refuse_choices
 
 Shape = tuple[int, ...]
 Shapes = tuple[Shape, ...]  # of the maps that flow along the chain, the current one last
 
 
-@lru_cache(maxsize=65536)
+@remembered(most=65536)
 def block_output(spec: BlockSpec, inputs: Shapes) -> Shapes:
     """The shapes behind one block; ValueError for an input that the block cannot take."""
     taken = carried(inputs, spec.carries)

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from threading import Lock
 
 import torch
 from torch import Tensor, nn
 
-from convsmith.arch import Architecture, BlockSpec
+from convsmith.arch import Architecture, BlockSpec, remembered, when_redefined
 from convsmith.deploy import onnx
 from convsmith.deploy.onnx.graph import OPSET
 from convsmith.deploy.passes.lean import lean
@@ -33,6 +32,7 @@ from convsmith.network.shapes import Shapes, block_output
 MOST_REMEMBERED = 65536
 # Blocks by their input channels and rank, where the size makes no difference.
 _FOLLOWED: dict[tuple[BlockSpec, int, int], Graph] = {}
+when_redefined(_FOLLOWED.clear)
 _EXPORTING = Lock()  # a tracer replaces what all threads call
 
 
@@ -92,7 +92,7 @@ def _reaches_across(graph: Graph) -> bool:
     return factor or bool(kinds & {"Transpose", "Gather"}) or {"Concat", "BatchNormalization"} <= kinds
 
 
-@lru_cache(maxsize=65536)
+@remembered(most=65536)
 def _is_filled(spec: BlockSpec, shape: Shape) -> bool:
     """Whether this has a depthwise convolution for which maps are filled up, all over the network."""
     graph = _block_graph(spec, shape)
@@ -101,7 +101,7 @@ def _is_filled(spec: BlockSpec, shape: Shape) -> bool:
     return any(groups % 4 and groups == width > per_group == 1 for groups, (width, per_group, *_) in weights)
 
 
-@lru_cache(maxsize=65536)
+@remembered(most=65536)
 def _followed(spec: BlockSpec, shape: Shape) -> Graph | None:
     """The graph of one block without an export; None where it takes one, as modules of a user's own do.
 
@@ -131,7 +131,7 @@ def _shapes_behind(spec: BlockSpec, inputs: Shapes) -> Shapes:
     return block_output(spec, inputs) if graph is None else (graph.shapes[graph.outputs[0]],)
 
 
-@lru_cache(maxsize=16384)
+@remembered(most=16384)
 def _block_graph(spec: BlockSpec, shape: Shape) -> Graph | None:
     """The graph of one block; None where only the whole network tells it."""
     if (followed := _followed(spec, shape)) is not None:
@@ -145,7 +145,7 @@ def _block_graph(spec: BlockSpec, shape: Shape) -> Graph | None:
     return None if _reaches_across(graph) else graph
 
 
-@lru_cache(maxsize=256)
+@remembered(most=256)
 def _whole(architecture: Architecture, input_shape: Shape, filled: int | None) -> Graph:
     with _as_deployed():
         return _exported(build(architecture).eval(), torch.randn(input_shape), filled)
