@@ -48,7 +48,7 @@ def calibrate(
         raise ValueError(f"a calibration is a file, and {file} is a folder; add a file name such as cpu.safetensors")
     if input_size is not None and space is None:
         raise ValueError("--input-size is that of the members of --space, and none is given; add it, or leave it out")
-    given = _members(space, input_size or 224) if space else ()
+    given = _members(space, input_size or 224, file) if space else ()
     with _bar(60 * minutes) as progress:
         predictor = measure.LatencyPredictor.calibrate(
             device, backend, threads=threads, minutes=minutes, architectures=given, path=file, progress=progress
@@ -66,14 +66,13 @@ def calibrate(
     )
 
 
-def _members(space: str, input_size: int) -> Iterator[tuple[Architecture, tuple[int, int, int, int]]]:
+def _members(space: str, input_size: int, file: Path) -> Iterator[tuple[Architecture, tuple[int, int, int, int]]]:
+    from convsmith.measure.predictor.jobs import Numbers
     from convsmith.search import spaces
 
     found = spaces.get(space, num_classes=1000, in_channels=3, input_size=input_size)
-    number = 0
-    while True:
+    for number in Numbers(file.resolve()):
         yield found.sample(Random(number)), (1, 3, input_size, input_size)
-        number += 1
 
 
 @contextmanager

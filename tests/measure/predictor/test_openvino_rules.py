@@ -10,12 +10,12 @@ import torch
 import convsmith as cs
 from convsmith.deploy.backends.openvino import compile_model, onnx_bytes, read_model, settings
 from convsmith.measure.predictor.describe import describe
+from convsmith.measure.predictor.jobs import random_graph
 from convsmith.measure.predictor.onnx_model import model_of
 from convsmith.measure.predictor.openvino.engine import OPENVINO
 from convsmith.measure.predictor.openvino.executed import RESTATED, executed
 from convsmith.measure.predictor.openvino.profile import nodes, times_of
 from convsmith.measure.predictor.openvino.session import Session
-from convsmith.measure.predictor.turns import random_graph
 from convsmith.measure.predictor.writer import Writer
 from convsmith.search import spaces
 from tests.measure.predictor.test_describe import NETWORKS

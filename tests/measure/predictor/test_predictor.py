@@ -18,10 +18,10 @@ from convsmith.deploy.passes.blocks import BLOCK
 from convsmith.measure import LatencyPredictor, UnknownKernelWarning
 from convsmith.measure.predictor import predictor as module, table as tables, turns
 from convsmith.measure.predictor.describe import describe
+from convsmith.measure.predictor.jobs import NAMED, random_graph, random_jobs
 from convsmith.measure.predictor.motifs import MOTIFS
 from convsmith.measure.predictor.speed import SIZES, Speed
 from convsmith.measure.predictor.steps import STEPS
-from convsmith.measure.predictor.turns import random_graph
 from convsmith.nn import Classifier, ConvNormAct, InvertedResidual, MaxPool
 from convsmith.search import spaces
 from tests.measure.predictor import fake
@@ -248,7 +248,7 @@ def test_a_class_never_measured_is_not_taken_for_nothing(predictor):
 
 def test_random_networks_are_named_by_what_they_are_made_of():
     parts = {part.__name__.strip("_") for part in (*MOTIFS, *STEPS)}
-    for number, job in enumerate(islice(turns.random_jobs(0), 60)):
+    for number, job in enumerate(islice(random_jobs(range(60)), 60)):
         name, _, made_of = job.name.partition(": ")
         assert name == f"random {number}"
         assert set(made_of.split(", ")) <= parts
@@ -263,6 +263,71 @@ def test_a_file_grows_with_what_is_learnt_on_demand(predictor, file, tmp_path):
     grown = LatencyPredictor.load(tmp_path / file.name)
     assert (grown.networks, grown._table.names[-1]) == (before + 1, "strange")
     assert grown.predict_ms(STRANGE, SHAPE) == measured
+
+
+def numbers_of(path):
+    return [int(NAMED.match(name)[1]) for name in LatencyPredictor.load(path)._table.names if NAMED.match(name)]
+
+
+def test_no_number_is_used_twice_where_networks_were_left_out(monkeypatch, tmp_path):
+    """As those are whose kernels differ from the rules: the table holds fewer than were drawn."""
+    loaded = []
+
+    def loading(graph):
+        network = fake.load(graph, seen=loaded)
+        network.kernels = network.kernels[len(loaded) % 11 == 10 :]
+        return network
+
+    fake.install(monkeypatch, loading=loading)
+    path = tmp_path / "gaps"
+    for networks in (16, 40, 60):
+        calibrate(path, networks=networks)
+    numbers = numbers_of(path)
+    assert len(numbers) == len(set(numbers)) >= 40
+    assert max(numbers) >= len(numbers)
+
+
+def test_two_that_grow_one_file_draw_other_networks(file, monkeypatch, tmp_path):
+    fake.install(monkeypatch)
+    path = tmp_path / "grown"
+    shutil.copy(file, path)
+    before = len(numbers_of(path))
+    inner = iter([lambda: calibrate(path, networks=before + 3 * turns.CHUNK)])
+
+    def meanwhile(count, seconds):  # the other one measures while this one does
+        next(inner, lambda: None)()
+        if count >= before + 4 * turns.CHUNK:
+            raise StopError
+
+    with pytest.raises(StopError):
+        LatencyPredictor.calibrate(path=path, progress=meanwhile, minutes=60)
+    numbers = numbers_of(path)
+    assert len(numbers) == len(set(numbers)) >= before + 4 * turns.CHUNK
+
+
+def test_a_calibration_that_was_removed_begins_anew(monkeypatch, tmp_path):
+    fake.install(monkeypatch)
+    path = tmp_path / "again"
+    for _ in range(2):
+        calibrate(path, networks=16)
+        assert numbers_of(path) == list(range(16))
+        path.unlink()
+
+
+def test_the_callers_networks_are_measured_once(monkeypatch, tmp_path):
+    fake.install(monkeypatch)
+    members = [(SPACE.sample(Random(s)), SHAPE) for s in (0, 1, 2, 0, 1, 3)]
+    for networks in (16, 32, 48):
+        calibrate(tmp_path / "mixed", networks=networks, architectures=members)
+    table = LatencyPredictor.load(tmp_path / "mixed")._table
+    kernels = [own for own, name in zip(table.kernels, table.names, strict=True) if name == "stages"]
+    assert len(kernels) == len(set(kernels)) == 4
+
+
+def test_a_callers_networks_that_repeat_without_end_are_left(monkeypatch, tmp_path):
+    fake.install(monkeypatch)
+    calibrate(tmp_path / "mixed", networks=32, architectures=itertools.repeat((SPACE.sample(Random(0)), SHAPE)))
+    assert LatencyPredictor.load(tmp_path / "mixed")._table.names.count("stages") == 1
 
 
 def test_the_callers_networks_are_measured_among_the_random_ones(monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -57,21 +58,39 @@ class Kept:
         return merged
 
 
+def take_number(path: Path, least: int) -> int:
+    """A number from `least` on that no other call for the same file is given.
+
+    The hidden file that is locked holds the next one, which counts while the file itself is there: a calibration that
+    was removed begins anew. Where the system has no locks, the number is `least`.
+    """
+    with locked(path) as note:
+        if note is None:
+            return least
+        note.seek(0)
+        written = note.read(20)
+        number = max(least, int(written) if written.isdecimal() and path.exists() else 0)
+        note.seek(0)
+        note.truncate()
+        note.write(str(number + 1))
+    return number
+
+
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[IO[str] | None]:
     """Inside of this block no other process is in one for the same file; a hidden file beside it is what is locked.
 
-    Where the system has no such locks (Windows), nothing keeps others out.
+    Gives that file. Where the system has no such locks (Windows), nothing keeps others out, and it is None.
     """
     try:
         import fcntl
     except ImportError:
-        yield
+        yield None
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "w") as file:
+    with open(path.with_name(f".{path.name}.lock"), "a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
-        yield
+        yield file
 
 
 def _begins_alike(one: Table, other: Table, count: int) -> bool:

@@ -6,9 +6,8 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, overload
 
@@ -19,16 +18,16 @@ from convsmith.measure.predictor import table as tables
 from convsmith.measure.predictor.describe import describe
 from convsmith.measure.predictor.fitted import FEWEST_NETWORKS, Fitted, HeldOut, fit, refit
 from convsmith.measure.predictor.graph import Shape
+from convsmith.measure.predictor.jobs import Numbers, free_behind, mixed, new_jobs, random_jobs
 from convsmith.measure.predictor.kept import Kept, stamp_of
 from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.runtime import Runtime, runtime_of
 from convsmith.measure.predictor.speed import Speed
 from convsmith.measure.predictor.table import About, Table
 from convsmith.measure.predictor.trees import Array
-from convsmith.measure.predictor.turns import Job, Turns, random_jobs
+from convsmith.measure.predictor.turns import Job, Turns
 
 MINUTES = 8.0
-GIVEN_EVERY = 6  # one network in so many is one of the caller's, while they last
 MOST_SKIPPED = 0.1
 
 Progress: TypeAlias = Callable[[int, float], None]
@@ -85,7 +84,7 @@ class LatencyPredictor:
             threads: How many threads compute.
             minutes: Time to measure, over all calls on the same `path`; fitting comes on top.
             architectures: Networks with input shapes (N, C, H, W) to measure among the random ones, such as members of
-                the space that will be searched; at most one in six is one of these.
+                the space that will be searched; at most one in six is one of these, and none is measured twice.
             path: A file to keep what is measured, written after each handful of networks: a call on the same file goes
                 on where a stopped one was. What other processes add to it meanwhile stays in it.
             progress: Called with the number of networks and the seconds measured so far.
@@ -109,8 +108,13 @@ class LatencyPredictor:
         turns = Turns(runtime, usual=Speed(known[0].about.reference_ms) if known else None)
         table = known[0] if known else Table(_about(runtime, turns.usual))
         start = time.monotonic() - seconds
-        given = (Job(a.name, describe(a, tuple(shape), runtime.engine.filled)) for a, shape in architectures)
-        for measured in turns.measure(_mixed(random_jobs(len(table)), given)):
+        numbers = Numbers(None if kept is None else kept.path, free_behind=free_behind(table))
+        given = new_jobs(
+            (Job(a.name, describe(a, tuple(shape), runtime.engine.filled)) for a, shape in architectures),
+            lambda: table,
+            lambda graph: runtime.kernels(runtime.executed(graph)),
+        )
+        for measured in turns.measure(mixed(random_jobs(numbers), given)):
             if known is None and not len(table):
                 table = Table(_about(runtime, turns.usual))
             table.add(measured)
@@ -289,13 +293,6 @@ def _about(runtime: Runtime, usual: Speed) -> About:
         begun=date.today().isoformat(),
         reference_ms=usual.reference_ms,
     )
-
-
-def _mixed(random: Iterator[Job], given: Iterator[Job]) -> Iterator[Job]:
-    """Random networks without end, every sixth place being one of the given ones while they last."""
-    while True:
-        yield from islice(random, GIVEN_EVERY - 1)
-        yield from islice(given, 1)
 
 
 def _check_rules(skipped: dict[str, str], measured: int, runtime: Runtime) -> None:

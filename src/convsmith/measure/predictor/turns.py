@@ -11,11 +11,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from random import Random
 from statistics import median
 from typing import Protocol
 
-from convsmith.measure.predictor import soup
 from convsmith.measure.predictor.engine import Timed
 from convsmith.measure.predictor.graph import Graph, Shape
 from convsmith.measure.predictor.kernels import Kernel
@@ -56,18 +54,6 @@ class Runs(Protocol):
 
     def kernels(self, ran: Graph) -> list[Kernel]:
         """The kernels of an executed graph."""
-
-
-def random_jobs(start: int) -> Iterator[Job]:
-    """Networks of no family, the same for each number; the name tells what they are made of."""
-    for number in itertools.count(start):
-        drawn = soup.draw(Random(number))
-        yield Job(f"random {number}: {', '.join(drawn.parts)}", drawn.graph)
-
-
-def random_graph(number: int) -> Graph:
-    """The random network of a number."""
-    return soup.draw(Random(number)).graph
 
 
 class Turns:
