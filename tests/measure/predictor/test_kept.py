@@ -7,8 +7,8 @@ import pytest
 
 import convsmith as cs
 from convsmith.measure import LatencyPredictor
-from convsmith.measure.predictor import table as tables
 from convsmith.measure.predictor.kept import locked
+from convsmith.measure.predictor.reading import load
 from convsmith.measure.predictor.speed import Speed
 from convsmith.nn import Classifier, ConvNormAct
 from tests.measure.predictor import fake
@@ -51,7 +51,7 @@ def grow(path, name, both_have_read, results):
 
 @pytest.mark.slow
 def test_two_processes_lose_nothing_of_each_other(file):
-    before, _, _ = tables.load(file)
+    before, _, _ = load(file)
     context = multiprocessing.get_context("spawn")
     both_have_read, results = context.Barrier(2), context.Queue()
     processes = [context.Process(target=grow, args=(file, name, both_have_read, results)) for name in ("one", "other")]
@@ -61,7 +61,7 @@ def test_two_processes_lose_nothing_of_each_other(file):
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
-    after, _, _ = tables.load(file)
+    after, _, _ = load(file)
     count = len(before)
     assert (after.names[:count], after.latencies_ms[:count]) == (before.names, before.latencies_ms)
     assert sorted(after.names[count:]) == [f"{name} {n}" for name in ("one", "other") for n in range(3)]
@@ -83,7 +83,7 @@ def test_what_others_added_is_learnt_from(file):
 def test_times_are_at_the_speed_of_the_file(file):
     """Whose reference took another time when it was written last."""
     predictor = LatencyPredictor.load(file)
-    table, arrays, notes = tables.load(file)
+    table, arrays, notes = load(file)
     table.at_speed(Speed(tuple(1.25 * own for own in table.about.reference_ms)))
     table.save(file, arrays, notes)
     predictor.update([network("strange", 24)], SHAPE)
@@ -97,13 +97,13 @@ def test_times_are_at_the_speed_of_the_file(file):
 def test_another_calibration_in_its_place_is_left_alone(file, tmp_path):
     predictor = LatencyPredictor.load(file)
     LatencyPredictor.calibrate(path=tmp_path / "new", minutes=1e-9)
-    table, arrays, notes = tables.load(tmp_path / "new")
+    table, arrays, notes = load(tmp_path / "new")
     table.latencies_ms[0] *= 2
     table.save(file, arrays, notes)
     with pytest.warns(RuntimeWarning, match="what was measured is not kept: .* it holds another calibration now"):
         predictor.update([network("strange", 24)], SHAPE)
     assert not predictor.unknown(network("strange", 24), SHAPE)
-    assert tables.load(file)[0].latencies_ms == table.latencies_ms
+    assert load(file)[0].latencies_ms == table.latencies_ms
 
 
 def test_a_file_that_is_gone_is_written_again(file):
@@ -118,9 +118,9 @@ def test_of_two_that_begin_a_file_the_second_is_refused(finished, monkeypatch, t
 
     def meanwhile(networks, seconds):
         if not seen:
-            seen.append(tables.load(tmp_path / "file")[0].names)
+            seen.append(load(tmp_path / "file")[0].names)
             shutil.copy(finished, tmp_path / "moved").replace(tmp_path / "file")
-            table, arrays, notes = tables.load(tmp_path / "file")
+            table, arrays, notes = load(tmp_path / "file")
             table.latencies_ms[0] *= 2
             table.save(tmp_path / "file", arrays, notes)
 
@@ -128,7 +128,7 @@ def test_of_two_that_begin_a_file_the_second_is_refused(finished, monkeypatch, t
     with pytest.raises(ValueError, match="it holds another calibration now"):
         LatencyPredictor.calibrate(path=tmp_path / "file", minutes=1e-9, progress=meanwhile)
     assert seen
-    assert tables.load(tmp_path / "file")[0].names == tables.load(finished)[0].names
+    assert load(tmp_path / "file")[0].names == load(finished)[0].names
 
 
 def test_a_lock_is_free_after_an_error(tmp_path):

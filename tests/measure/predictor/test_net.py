@@ -109,7 +109,7 @@ def test_predicting_is_what_was_trained(measured, net):
 
 
 def test_it_is_kept_as_arrays(measured, net):
-    again = Net.from_arrays(net.arrays(), list(net.groups))
+    again = Net.from_arrays(net.arrays(), list(net.groups), width=len(net.mean) - 1)
     numbers = np.array([own.numbers for own in measured.kernels[0]])
     law_us = np.ones(len(numbers))
     assert (again.predict("misread", numbers, law_us) == net.predict("misread", numbers, law_us)).all()

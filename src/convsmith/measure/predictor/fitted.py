@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 
+from convsmith.measure.predictor.checked import array, mapping, number, of, texts
 from convsmith.measure.predictor.kernels import LAW, Kernel
 from convsmith.measure.predictor.model import Correction, GroupModel, Models, fit_correction, fit_group, fit_models
 from convsmith.measure.predictor.net import LEAST_NETWORKS, Net
@@ -69,7 +70,7 @@ class Fitted:
         return list(found)
 
     def _strange_of(self, kernel: Kernel) -> list[str]:
-        if kernel.variant not in self.known:
+        if kernel.variant not in self.known or kernel.group not in self.models.groups:
             return [kernel.variant]
         group = self.models.groups[kernel.group]
         return [
@@ -96,17 +97,26 @@ class Fitted:
         return arrays, {"model": notes, "known": sorted(self.known)}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Array], notes: Mapping[str, Any]) -> Fitted:
-        """The model of `arrays()`."""
-        model, groups, net = notes["model"], {}, None
-        for name in model["groups"]:
+    def from_arrays(cls, arrays: Mapping[str, Array], notes: Mapping[str, Any], *, width: int) -> Fitted:
+        """The model of `arrays()` for kernels of so many numbers; DamagedError where something is not as it must be."""
+        model, groups, net = mapping(of(notes, "model"), "model"), {}, None
+        for name in texts(model, "groups"):
             own = _beginning_with(f"model.{name}.", arrays)
-            trees = Trees.from_arrays(own) if "roots" in own else None
-            groups[name] = GroupModel(own["law"], trees, own["lowest"], own["highest"])
-        if model["of_net"] is not None:
-            net = Net.from_arrays(_beginning_with("net.", arrays), model["of_net"])
-        correction, held_out = Correction(**model["correction"]), HeldOut(**model["held_out"])
-        return cls(Models(groups, net), correction, held_out, set(notes["known"]))
+            trees = Trees.from_arrays(own, width=width) if "roots" in own else None
+            ends = [array(own, end, (len(LAW),)) for end in ("lowest", "highest")]
+            groups[name] = GroupModel(array(own, "law", (1 + len(LAW),)), trees, *ends)
+        if of(model, "of_net") is not None:
+            net = Net.from_arrays(_beginning_with("net.", arrays), texts(model, "of_net"), width=width)
+        correction = Correction(**_numbers(model, "correction", Correction))
+        held_out = _numbers(model, "held_out", HeldOut)
+        held_out["networks"] = int(held_out["networks"])
+        return cls(Models(groups, net), correction, HeldOut(**held_out), set(texts(notes, "known")))
+
+
+def _numbers(model: Mapping[str, Any], name: str, of_type: type) -> dict[str, Any]:
+    """The numbers of a dataclass that has nothing else."""
+    found = mapping(of(model, name), name)
+    return {own.name: number(found, own.name) for own in fields(of_type)}
 
 
 def _beginning_with(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -11,9 +11,9 @@ from typing import IO
 
 import numpy as np
 
-from convsmith.measure.predictor import table as tables
+from convsmith.measure.predictor.reading import load
 from convsmith.measure.predictor.speed import Speed
-from convsmith.measure.predictor.table import Table
+from convsmith.measure.predictor.table import COLUMNS, Table
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Kept:
 
     def _merged(self, own: Table) -> Table:
         """The file's networks and behind them those that are not in it, at the speed of the file's reference."""
-        merged, _, _ = tables.load(self.path)
+        merged, _, _ = load(self.path)
         reference_ms = merged.about.reference_ms
         same = replace(own.about, reference_ms=reference_ms) == merged.about
         own = replace(own, latencies_ms=list(own.latencies_ms), times_us=list(own.times_us))
@@ -53,7 +53,7 @@ class Kept:
                 f"{self.path} must be the file that was read, with more behind it, and it holds another calibration "
                 "now; load it again, and measure again what is to be added"
             )
-        for name in tables.COLUMNS:
+        for name in COLUMNS:
             getattr(merged, name).extend(getattr(own, name)[self.known :])
         return merged
 

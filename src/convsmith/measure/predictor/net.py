@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from convsmith.measure.predictor.checked import array, check
 from convsmith.measure.predictor.rows import Rows
 from convsmith.measure.predictor.trees import Array
 
@@ -22,6 +23,7 @@ LEAST_NETWORKS = 128
 WIDTH, EPOCHS, BATCH = 128, 150, 32  # of hidden layers; passes over all networks, and networks at a step
 RATE, CORRECTION_RATE, WARM_UP, DECAY = 4e-3, 1e-3, 0.15, 1e-3
 KERNEL_ERROR, NETWORK_ERROR = 0.2, 0.05  # logarithms, beyond which an error weighs as its size and not its square
+SMALLEST_SCALE = 1e-3  # of an input that never varies
 FARTHEST = 6.0  # deviations from the mean that inputs are kept within
 
 
@@ -54,10 +56,17 @@ class Net:
         return {"mean": self.mean, "scale": self.scale, **{f"weight{i}": own for i, own in enumerate(self.weights)}}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Array], groups: Sequence[str]) -> Net:
-        """The network of `arrays()`."""
-        weights = tuple(arrays[f"weight{i}"] for i in range(len(arrays) - 2))
-        return cls(tuple(groups), arrays["mean"], arrays["scale"], weights)
+    def from_arrays(cls, arrays: Mapping[str, Array], groups: Sequence[str], *, width: int) -> Net:
+        """The network of `arrays()` for kernels of so many numbers; DamagedError where the layers do not fit."""
+        wide, weights = width + 1, list[Array]()
+        layers = (len(arrays) - 2) // 2
+        for layer in range(layers):
+            weights.append(array(arrays, f"weight{2 * layer}", (wide, 1 if layer == layers - 1 else None)))
+            wide = weights[-1].shape[1]
+            weights.append(array(arrays, f"weight{2 * layer + 1}", (len(groups), wide) if layer == 0 else (wide,)))
+        check(layers > 1, "the network must have several layers", sorted(arrays))
+        scale = array(arrays, "scale", (width + 1,), lowest=SMALLEST_SCALE)
+        return cls(tuple(groups), array(arrays, "mean", (width + 1,)), scale, tuple(weights))
 
     def _inputs(self, numbers: Array, law_us: Array) -> Array:
         x = (np.concatenate([numbers, np.log(law_us)[:, None]], axis=1) - self.mean) / self.scale
@@ -105,7 +114,9 @@ def _fit(examples: Examples, generator: torch.Generator) -> Net:
     numbers = np.concatenate([own.numbers for own in parts])[order]
     law_us = np.concatenate([examples.law_us[name] for name in groups])[order]
     raw = np.concatenate([numbers, np.log(law_us)[:, None]], axis=1)
-    net = Net(groups, raw.mean(axis=0), raw.std(axis=0) + 1e-3, _initial(raw.shape[1], len(groups), generator))
+    net = Net(
+        groups, raw.mean(axis=0), raw.std(axis=0) + SMALLEST_SCALE, _initial(raw.shape[1], len(groups), generator)
+    )
 
     inputs = _tensor(net._inputs(numbers, law_us))
     group = torch.from_numpy(np.repeat(np.arange(len(groups)), [len(own) for own in parts])[order])

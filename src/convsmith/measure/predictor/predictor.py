@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeAlias, get_args, overload
 from convsmith.arch import Architecture
 from convsmith.deploy.clock import check_positive
 from convsmith.deploy.uncollected import uncollected
-from convsmith.measure.predictor import table as tables
+from convsmith.measure.predictor import reading
+from convsmith.measure.predictor.checked import calibration
 from convsmith.measure.predictor.describe import describe
 from convsmith.measure.predictor.fitted import FEWEST_NETWORKS, Fitted, HeldOut, fit, refit
 from convsmith.measure.predictor.graph import Shape
@@ -240,12 +241,16 @@ class LatencyPredictor:
         demand.
         """
         kept = Kept(Path(path).resolve(), stamp=stamp_of(Path(path)))
-        table, arrays, notes = tables.load(kept.path)
+        table, arrays, notes = reading.load(kept.path)
         kept.known = len(table)
         runtime = Runtime.of(table.about)
         if not elsewhere:
             runtime.check_here()
-        fitted = Fitted.from_arrays(arrays, notes) if "model" in notes else fit(table)
+        if "model" in notes:
+            with calibration(kept.path):
+                fitted = Fitted.from_arrays(arrays, notes, width=runtime.engine.width)
+        else:
+            fitted = fit(table)
         predictor = cls(table, fitted, runtime)
         predictor._seconds = float(notes.get("seconds", 0.0))
         predictor._kept = kept
@@ -262,7 +267,7 @@ class LatencyPredictor:
 def _open(file: Path | None, runtime: Runtime) -> tuple[Table, dict[str, Array], dict[str, Any]] | None:
     if file is None or not file.exists():
         return None
-    table, arrays, notes = tables.load(file)
+    table, arrays, notes = reading.load(file)
     Runtime.of(table.about).check_same(runtime, file)
     return table, arrays, notes
 

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from convsmith.measure.predictor.checked import array, check, of
+
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
 TREES, DEPTH, LEAST_ROWS, NUMBERS_SHARE = 50, 22, 2, 0.6
@@ -54,9 +56,22 @@ class Trees:
         return {"depth": np.array([self.depth], dtype=np.int32), **{name: getattr(self, name) for name in NODES}}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Array]) -> Trees:
-        """The trees of `arrays()`."""
-        return cls(depth=int(arrays["depth"][0]), **{name: arrays[name] for name in NODES})
+    def from_arrays(cls, arrays: Mapping[str, Array], *, width: int) -> Trees:
+        """The trees of `arrays()` for so many features; DamagedError where a node would lead nowhere."""
+        nodes = len(of(arrays, "left"))
+        trees = cls(
+            depth=int(array(arrays, "depth", (1,), "i", lowest=0, highest=nodes)[0]),
+            roots=array(arrays, "roots", (None,), "i", lowest=0, highest=nodes - 1),
+            feature=array(arrays, "feature", (nodes,), "i", lowest=0, highest=width - 1),
+            threshold=of(arrays, "threshold"),  # infinite at leaves
+            left=array(arrays, "left", (nodes,), "i", lowest=0, highest=nodes - 1),
+            value=array(arrays, "value", (nodes,)),
+        )
+        fits = trees.threshold.shape == (nodes,) and trees.threshold.dtype.kind == "f"
+        check(fits, "threshold must be a number for each node", trees.threshold.shape)
+        inner = trees.threshold < np.inf
+        check(bool((trees.left[inner] < nodes - 1).all()), "left must have a node behind it", nodes)
+        return trees
 
 
 NODES = {"roots": np.int32, "feature": np.int32, "threshold": np.float32, "left": np.int32, "value": np.float32}

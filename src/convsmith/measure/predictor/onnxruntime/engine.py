@@ -5,7 +5,7 @@ from __future__ import annotations
 from convsmith.deploy.passes.blocks import BLOCK
 from convsmith.measure.predictor.engine import Engine
 from convsmith.measure.predictor.graph import Graph, Op, Shape
-from convsmith.measure.predictor.kernels import VERSION, kernels
+from convsmith.measure.predictor.kernels import NUMBERS, VERSION, kernels
 from convsmith.measure.predictor.onnx_model import model_of
 from convsmith.measure.predictor.onnxruntime.executed import RESTATED, executed
 from convsmith.measure.predictor.onnxruntime.session import Session
@@ -24,4 +24,4 @@ def block() -> int:
     return 16 if ran[0].outputs[0][1] == 32 else 8
 
 
-ONNXRUNTIME = Engine("onnxruntime", RESTATED, block, executed, kernels, VERSION, BLOCK, Session)
+ONNXRUNTIME = Engine("onnxruntime", RESTATED, block, executed, kernels, VERSION, len(NUMBERS), BLOCK, Session)

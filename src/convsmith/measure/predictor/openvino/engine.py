@@ -6,7 +6,7 @@ from convsmith.measure.predictor.engine import Engine
 from convsmith.measure.predictor.graph import Graph, Op, Shape
 from convsmith.measure.predictor.onnx_model import model_of
 from convsmith.measure.predictor.openvino.executed import RESTATED, executed
-from convsmith.measure.predictor.openvino.kernels import VERSION, kernels
+from convsmith.measure.predictor.openvino.kernels import NUMBERS, VERSION, kernels
 from convsmith.measure.predictor.openvino.session import Session, kernel_names
 
 
@@ -21,4 +21,4 @@ def block() -> int:
     return next((size for key, size in (("avx512", 16), ("avx2", 8)) if any(key in name for name in names)), 0)
 
 
-OPENVINO = Engine("openvino", RESTATED, block, executed, kernels, VERSION, None, Session)
+OPENVINO = Engine("openvino", RESTATED, block, executed, kernels, VERSION, len(NUMBERS), None, Session)
