@@ -7,12 +7,20 @@ import pytest
 import torch
 
 from convsmith.deploy import clock
+from tests.hand_clock import HandClock
 
 
-def test_slow_call_is_measured_slower():
-    timings = clock.measure({"slow": lambda: time.sleep(0.005), "quick": lambda: None}, rounds=3)
-    assert timings["slow"].median_ms > 50 * timings["quick"].median_ms
-    assert timings["slow"].median_ms >= 5
+def test_each_call_has_its_own_time(monkeypatch):
+    hand = HandClock(monkeypatch)
+    timings = clock.measure({"slow": hand.takes(0.005), "quick": hand.takes(1e-5)}, rounds=3)
+    assert {name: timing.samples_ms for name, timing in timings.items()} == {
+        "slow": pytest.approx((5.0,) * 3),
+        "quick": pytest.approx((0.01,) * 3),
+    }
+
+
+def test_this_machines_clock_is_read():
+    assert clock.measure({"slow": lambda: time.sleep(0.005)}, rounds=3)["slow"].median_ms >= 5
 
 
 def test_rounds_take_turns_and_change_places():
@@ -38,17 +46,20 @@ def test_each_has_each_place_and_comes_after_itself_equally_often(number):
     assert len(after_itself) == number
 
 
-def test_short_calls_are_timed_in_bursts():
-    count = 0
+@pytest.mark.parametrize(("seconds", "bursts"), [(3e-3, [1]), (1.5e-3, [1, 2]), (1e-6, [1, 10, 100, 1000, 2400])])
+def test_short_calls_are_timed_in_bursts_of_two_milliseconds(monkeypatch, seconds, bursts):
+    hand, count = HandClock(monkeypatch), 0
+    takes = hand.takes(seconds)
 
     def call():
         nonlocal count
         count += 1
+        takes()
 
-    timing = clock.measure({"one": call}, rounds=5)["one"]
-    assert timing.calls_per_round > 1
-    assert count >= 5 * timing.calls_per_round
-    assert len(timing.samples_ms) == 5
+    timing = clock.measure({"one": call}, rounds=5, warmup=2)["one"]
+    assert timing.calls_per_round == bursts[-1]
+    assert count == 2 + sum(bursts) + 5 * bursts[-1]
+    assert timing.samples_ms == pytest.approx((1e3 * seconds,) * 5)
 
 
 def test_median_and_spread_are_those_of_the_samples():

@@ -13,6 +13,7 @@ from convsmith.deploy.conditions import Conditions
 from convsmith.measure import timed
 from convsmith.measure.cuda_graph import captured
 from convsmith.measure.latency import latencies, latency
+from tests.hand_clock import HandClock
 
 
 class Probe(nn.Module):
@@ -83,10 +84,28 @@ def test_networks_take_turns():
     assert "".join(str(call["name"]) for call in Probe.record).endswith("aabbbbaabbaaaabb")
 
 
-def test_the_slower_network_is_measured_slower():
-    found = latencies({"slow": Probe(0.02), "quick": nn.Identity()}, (1, 3, 4, 4), rounds=3)
-    assert found["slow"].median_ms > 50 * found["quick"].median_ms
-    assert found["slow"].median_ms >= 20
+class Timed(nn.Module):
+    """Takes what it is told to; its copies share the calls."""
+
+    def __init__(self, takes):
+        super().__init__()
+        self.takes = {"forward": takes}
+
+    def forward(self, x):
+        return self.takes["forward"](x)
+
+
+def test_each_network_has_its_own_time(monkeypatch):
+    hand = HandClock(monkeypatch)
+    modules = {"slow": Timed(hand.takes(0.02)), "quick": Timed(hand.takes(0.004))}
+    found = latencies(modules, (1, 3, 4, 4), rounds=3)
+    assert [own.median_ms for own in found.values()] == pytest.approx([20.0, 4.0])
+    assert found["quick"].ratio.median == pytest.approx(0.2)
+    assert not any(own.noisy for own in found.values())
+
+
+def test_a_network_is_timed_by_this_machines_clock():
+    assert latency(Probe(0.02), (1, 3, 4, 4), rounds=3).median_ms >= 20
 
 
 def test_the_result_says_how_it_was_measured_and_is_plain_data():
@@ -104,18 +123,11 @@ def test_the_result_says_how_it_was_measured_and_is_plain_data():
         found.median_ms = 0.0
 
 
-def test_an_unsteady_network_is_noisy():
-    class Unsteady(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.calls = 0
-
-        def forward(self, x):
-            self.calls += 1
-            time.sleep(0.005 * (1 + self.calls % 3))
-            return x
-
-    assert latency(Unsteady(), (1, 1), rounds=9).noisy
+@pytest.mark.parametrize(("seconds", "noisy"), [((0.005, 0.01, 0.015), True), ((0.0100, 0.0104, 0.0096), False)])
+def test_an_unsteady_network_is_noisy(monkeypatch, seconds, noisy):
+    found = latency(Timed(HandClock(monkeypatch).takes(*seconds)), (1, 1), rounds=9)
+    assert found.noisy == noisy
+    assert any("the spread is" in warning for warning in found.warnings) == noisy
 
 
 def test_threads_are_held_on_cores_while_measured_and_free_before_and_after(monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from convsmith.search import History, search, strategies
 from tests.search.toy import ROOT, evaluate, lines, logged, start, toy_space, wait_for
 
-TRIALS = 40
+TRIALS = 50
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def server():
     return context
 
 
-def search_in_a_process(folder, log, strategy, options):
-    os.environ["TOY_LOG"] = str(log)
+def search_in_a_process(folder, log, strategy, options, most):
+    os.environ["TOY_LOG"], os.environ["TOY_MOST"] = str(log), str(most)
     strategy = strategies.get(strategy, **options)
     search(toy_space(), strategy, logged, trials=TRIALS, objective="score", seed=5, run_dir=folder)
 
@@ -40,14 +40,14 @@ def test_nothing_is_lost_and_nothing_runs_twice(tmp_path, server, monkeypatch, s
     monkeypatch.syspath_prepend(ROOT)
     rng = random.Random(strategy)
     log, folder = tmp_path / "log", tmp_path / "run"
-    arguments = (folder, log, strategy, options)
     finished = []
     for _ in range(6):
-        started = len(lines(log, "start"))
-        process = server.Process(target=search_in_a_process, args=arguments)
+        started, ended = len(lines(log, "start")), len(lines(log, "end"))
+        # Killed somewhere behind its second trial, in its seventh at the latest.
+        process = server.Process(target=search_in_a_process, args=(folder, log, strategy, options, started + 7))
         process.start()
-        wait_for(lambda: len(lines(log, "start")) > started)  # noqa: B023
-        time.sleep(rng.uniform(0.0, 0.15))
+        wait_for(lambda: len(lines(log, "end")) > ended + 1)  # noqa: B023
+        time.sleep(rng.uniform(0.0, 0.1))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
@@ -62,7 +62,7 @@ def test_nothing_is_lost_and_nothing_runs_twice(tmp_path, server, monkeypatch, s
         assert not {str(seed) for *_, seed, _, _ in finished} & set(again)
         finished = facts(history)
     assert 0 < len(finished) < TRIALS
-    process = server.Process(target=search_in_a_process, args=arguments)
+    process = server.Process(target=search_in_a_process, args=(folder, log, strategy, options, None))
     process.start()
     process.join()
     assert process.exitcode == 0

@@ -55,8 +55,9 @@ def start(make, run_dir, seed, way=None):
     try:
         if way:
             KILLED[way]()
-        pause = 0.2 if way == "from_outside" else 0.0
-        fit(make(seed), TASK, tiny_data(), RECIPE, run_dir=run_dir, on_epoch=lambda epoch, row: time.sleep(pause))
+        # From outside, it must be there to be killed: it never gets behind its last epoch.
+        pauses = [0.2] * (RECIPE.epochs - 1) + [600] if way == "from_outside" else [0] * RECIPE.epochs
+        fit(make(seed), TASK, tiny_data(), RECIPE, run_dir=run_dir, on_epoch=lambda *_: time.sleep(pauses.pop(0)))
         os._exit(0)
     except BaseException as error:
         os.write(2, f"{error!r}\n".encode())
