@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
-from convsmith.measure import observe
+from convsmith.measure import on_meta
 from convsmith.measure.count import ModuleCounts, OperatorCounts, count
 from tests.measure.untouched import state
 
@@ -573,11 +573,11 @@ def test_the_memo_forgets_nothing_that_matters(monkeypatch):
     for _ in range(2):
         assert count(Call(lambda m, x: torch.add(x, x, out=torch.empty(0))), X).output == X
 
-    monkeypatch.setattr(observe, "MEMO_SIZE", 3)
+    monkeypatch.setattr(on_meta, "MEMO_SIZE", 3)
     for _ in range(2):
         for width in range(1, 6):
             assert count(nn.Sequential(nn.Conv2d(4, width, 1), nn.ReLU()), X).macs == 2 * 80 * 4 * width
-    assert len(observe._MEMOS[torch.float32]) <= 3
+    assert len(on_meta._MEMOS[torch.float32]) <= 3
 
 
 def test_strides_are_those_of_a_real_pass():

@@ -1,6 +1,6 @@
 """Params, MACs, activations and memory traffic of one forward pass of any module, by module and by operator.
 
-The pass runs on the meta device under a dispatch mode that sees every operator below autograd (`observe.py`) and adds
+The pass runs on the meta device under a dispatch mode that sees every operator below autograd (`on_meta.py`) and adds
 up what each costs (`formulas.py`). A pass that needs values (`.item()`, a branch on data) is repeated for real, on a
 copy of the module.
 """
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from convsmith.deploy.rounds import no_garbage_collection
-from convsmith.measure.observe import Cost, Event, ForReal, OnMeta, Span, module_calls, shapes_of
+from convsmith.measure.observe import Event, ForReal, Span, module_calls, shapes_of
+from convsmith.measure.on_meta import OnMeta
+from convsmith.measure.operators import Cost
 from convsmith.measure.untouched import attention_in_parts, left_as_it_was, twin
 
 Input = Any

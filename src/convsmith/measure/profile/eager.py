@@ -19,7 +19,8 @@ from convsmith.deploy import clock
 from convsmith.deploy.agreement import eager_run
 from convsmith.measure.cuda_graph import captured
 from convsmith.measure.forms import tensors_in
-from convsmith.measure.observe import Observer, Operator, Span, module_calls, operator_of
+from convsmith.measure.observe import Observer, Span, module_calls
+from convsmith.measure.operators import Operator, operator_of
 from convsmith.measure.profile.categories import Category, category_of
 from convsmith.measure.profile.kernels import kernel_milliseconds
 from convsmith.measure.profile.result import Step

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from convsmith.measure.observe import Observer, operator_of
+from convsmith.measure.observe import Observer
+from convsmith.measure.operators import operator_of
 
 
 class Watch(Observer):  # type: ignore[no-untyped-call]
