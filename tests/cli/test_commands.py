@@ -266,7 +266,7 @@ def test_profile_writes_a_page(convsmith, monkeypatch):
     assert f"<dd>{found['latency_ms']:.3g} ms" in page
     code, _, err = convsmith("profile", "tiny.json", "--html", "new")
     assert code == 2
-    assert "the page is a file, and new is a folder; add a file name" in err
+    assert "the path must name a file, and new is a folder; add a file name" in err
 
 
 def test_profile_measures_again_where_memory_went_back(convsmith, monkeypatch):
@@ -425,7 +425,15 @@ def test_train_trains_where_it_is_told(convsmith, monkeypatch):
         ),
         (("search", "--data", "digits", "--calibration", "a.file"), "--calibration says how a limit on"),
         (("search", "--data", "digits", "--latency", "predicted"), "none is given; add --max-latency-ms"),
-        (("calibrate", "--out", "."), "a calibration is a file, and . is a folder"),
+        (("calibrate", "--out", "."), "the path must name a file, and "),
+        (("calibrate", "--out", "tiny.json/a"), "must lie where files can be written, and "),
+        (("calibrate", "--out", "tiny.json"), "tiny.json is no calibration"),
+        (("advise", "tiny.json", "--calibration", "."), "a calibration is a file, and "),
+        (("advise", "tiny.json", "--save", "tiny.json"), "must lie where files can be written, and "),
+        (("export", "tiny.json", "--out", "tiny.json/a.onnx"), "must lie where files can be written, and "),
+        (("export", "tiny.json", "--backend", "auto", "--out", "tiny.json/a"), "must lie where files can be written"),
+        (("profile", "tiny.json", "--html", "tiny.json/a.html"), "must lie where files can be written, and "),
+        (("show", "tiny.json", "--svg", "tiny.json/a.svg"), "tiny.json cannot be used (File exists); look at the path"),
         (("calibrate", "--input-size", "32"), "--input-size is that of the members of --space, and none is given"),
         (("cost", "torchvision:nothing_like_it"), "torchvision.models.list_models() names them all"),
         (("export", "tiny.json", "--weights", "bad.pt"), "bad.pt is no state dict that can be read"),

@@ -96,6 +96,7 @@ def test_a_host_out_of_reach_is_told_before_anything_is_exported(convsmith, tmp_
 def test_a_failure_there_is_one_line_and_exit_code_1(convsmith, arguments, message):
     code, out, err = convsmith("a.onnx", "--target", "ssh://pi", *arguments)
     assert (code, out) == (1, "")
-    assert err.startswith("convsmith: RemoteError: ")
+    assert err.startswith("convsmith: ")
+    assert "RemoteError" not in err
     assert message in err
     assert len(err.splitlines()) == 1

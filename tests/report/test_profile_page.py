@@ -66,7 +66,7 @@ def test_it_is_one_file_whose_text_is_text(tmp_path):
 
 
 def test_where_it_cannot_be_written_is_told_first(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=r"the page is a file, and \S* is a folder; add"):
+    with pytest.raises(ValueError, match=r"the path must name a file, and \S* is a folder; add"):
         cs.report.check_page(tmp_path)
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     with pytest.raises(ImportError, match=r"pip install 'convsmith\[report\]'"):

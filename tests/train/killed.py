@@ -13,7 +13,7 @@ import torch
 import torch._dynamo  # the first optimiser of a process imports it
 from torch import nn
 
-from convsmith.arch import files
+from convsmith.arch import writing
 from convsmith.train import fit
 from tests.train.tiny import RECIPE, TASK, noisy_network, tiny_data, tiny_network
 
@@ -44,7 +44,7 @@ def kill_in_step(number):
 
 def kill_before_renaming(name):
     rename = os.replace
-    files.os.replace = lambda a, b: die() if Path(b).name == name else rename(a, b)
+    writing.os.replace = lambda a, b: die() if Path(b).name == name else rename(a, b)
 
 
 def start(make, run_dir, seed, way=None):

@@ -2,7 +2,7 @@
 
 from convsmith.arch.architecture import Architecture, Reference, adapt, canonical
 from convsmith.arch.choice import Choice, choice
-from convsmith.arch.files import dump_spec, write_whole, write_whole_bytes
+from convsmith.arch.files import dump_spec
 from convsmith.arch.registry import block, block_names, registered, when_redefined
 from convsmith.arch.remembered import remembered
 from convsmith.arch.spec import BlockSpec, changed_arguments, spec
@@ -17,6 +17,7 @@ from convsmith.arch.tree import (
     random_decisions,
     resolve,
 )
+from convsmith.arch.writing import check_place, check_writable, write_whole, write_whole_bytes
 
 __all__ = [
     "Architecture",
@@ -30,6 +31,8 @@ __all__ = [
     "block_names",
     "canonical",
     "changed_arguments",
+    "check_place",
+    "check_writable",
     "choice",
     "complete",
     "dump_spec",

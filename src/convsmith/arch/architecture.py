@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from convsmith.arch import files, tree
 from convsmith.arch.choice import Choice, freeze, key_of
 from convsmith.arch.spec import BlockSpec
+from convsmith.arch.writing import write_whole
 
 Chain = tuple[BlockSpec, ...]
 
@@ -149,7 +150,7 @@ class Architecture:
 
     def save(self, path: str | Path) -> None:
         """Write the file whole: to a temporary name, flushed, renamed."""
-        files.write_whole(Path(path), self.to_json())
+        write_whole(Path(path), self.to_json())
 
     @staticmethod
     def load(path: str | Path) -> Architecture:

@@ -48,7 +48,10 @@ def advise(
 ) -> None:
     """Turn the lecture on CNN model design into findings with figures, each with an edit and its gain."""
     from convsmith import measure, zoo
+    from convsmith.arch import check_place
 
+    if save is not None:
+        check_place(save / "edited")
     subject = one_subject(architecture)
     found = measure.advise(
         subject.architecture or subject.build(),

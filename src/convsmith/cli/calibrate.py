@@ -44,8 +44,6 @@ def calibrate(
     from convsmith import measure
 
     file = out or calibration_file(device, backend, threads)
-    if file.is_dir():
-        raise ValueError(f"a calibration is a file, and {file} is a folder; add a file name such as cpu.safetensors")
     if input_size is not None and space is None:
         raise ValueError("--input-size is that of the members of --space, and none is given; add it, or leave it out")
     given = _members(space, input_size or 224, file) if space else ()

@@ -9,6 +9,7 @@ from importlib import import_module
 from convsmith.cli.app import app
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+PATHS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 COMMANDS = (
     "list",
     "show",
@@ -33,15 +34,19 @@ COMMANDS = (
 def main() -> None:
     """Run the command line of this process.
 
-    Wrong input (ValueError, FileNotFoundError, a missing extra) ends with one line and exit code 2, Ctrl-C with 130, a
-    failure at run time with one line and exit code 1, its traceback only where CONVSMITH_TRACEBACK is set.
+    Wrong input (ValueError, a path that is no good, a missing extra) ends with one line and exit code 2, Ctrl-C with
+    130, a failure at run time with one line and exit code 1, its traceback only where CONVSMITH_TRACEBACK is set.
     """
     for command in COMMANDS:
         import_module(f"convsmith.cli.{command.replace('-', '_')}")
     try:
         app()
-    except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
+    except (ValueError, ImportError) as error:
         _end(error, f"{error}", 2)
+    except PATHS as error:
+        # The system's own words know neither rule nor remedy.
+        words = f"{error.filename} cannot be used ({error.strerror}); look at the path" if error.errno else f"{error}"
+        _end(error, words, 2)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
             _end(None, "stopped; the same command goes on where it was", INTERRUPTED)
@@ -49,7 +54,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        _end(error, f"{type(error).__name__}: {error} (CONVSMITH_TRACEBACK=1 shows where)", 1)
+        own = type(error).__module__.startswith("convsmith.")  # says in one line what is wrong
+        _end(error, f"{error}" if own else f"{type(error).__name__}: {error} (CONVSMITH_TRACEBACK=1 shows where)", 1)
 
 
 def _end(error: Exception | None, message: str, code: int) -> None:

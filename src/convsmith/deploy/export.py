@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from convsmith.arch import write_whole_bytes
+from convsmith.arch import check_writable, write_whole_bytes
 from convsmith.deploy import onnx
 from convsmith.deploy.agreement import BATCH_SIZES, TOLERANCES, check_example, check_run, eager_run, largest_difference
 from convsmith.deploy.clock import threads
@@ -68,8 +68,7 @@ def export(
             raise ValueError(f"metadata must map text to text, got {key!r}: {value!r}; write the value as text")
     check_example(example)
     path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"the path must name a file, and {path} is a folder; add a file name such as model.onnx")
+    check_writable(path)
     tolerance = TOLERANCES[example.dtype] if tolerance is None else tolerance
     network, example = snapshot(module).cpu(), example.detach().cpu()
     eager = eager_run(network)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import convsmith
+from convsmith.arch import check_place
 from convsmith.deploy import backends
 from convsmith.deploy.agreement import TOLERANCES
 from convsmith.deploy.backends.registry import Artefact
@@ -75,6 +76,7 @@ def ship(
     folder = Path(folder).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"the folder of an export must be new or empty, got {folder}; give another name or remove it")
+    check_place(folder)
     if backend != "auto" and backends.get(backend).write is None:
         raise ValueError(f"the back end {backend} has no files to ship; choose {', '.join(_with_files())} or auto")
     found = compare(module, example, backend=backend, precisions=precisions, threads=threads, thorough=thorough)

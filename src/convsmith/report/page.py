@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from convsmith import __version__
-from convsmith.arch import write_whole
+from convsmith.arch import check_writable, write_whole
 from convsmith.measure import Profile
 from convsmith.report import profile_page, search_page, train_page
 from convsmith.report.folder import RunFolder, open_run
@@ -82,10 +82,9 @@ def write_profile(
 
 
 def check_page(path: str | Path) -> Path:
-    """Where a page is to be written; ValueError for a folder, ImportError where the extra `report` is missing."""
+    """Where a page is to be written; ValueError where none can be, ImportError where the extra `report` is missing."""
     target = Path(path)
-    if target.is_dir():
-        raise ValueError(f"the page is a file, and {target} is a folder; add a file name such as report.html")
+    check_writable(target)
     _libraries()
     return target
 

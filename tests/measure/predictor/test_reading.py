@@ -85,7 +85,7 @@ def test_what_is_whole_loads(content, tmp_path):
 def test_what_the_reference_networks_took_is_several_numbers(content, tmp_path, reference_ms):
     content.document["about"]["reference_ms"] = reference_ms
     with pytest.raises(
-        ValueError, match=r"is no calibration \(reference_ms must be 3 positive numbers, got .*\); make"
+        ValueError, match=r"is no calibration \(reference_ms must be 3 positive numbers, got .*\); take"
     ):
         LatencyPredictor.load(content.write(tmp_path / "scalar"))
 

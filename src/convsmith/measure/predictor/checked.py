@@ -26,7 +26,9 @@ def calibration(path: Path) -> Iterator[None]:
     try:
         yield
     except DamagedError as error:
-        raise ValueError(f"{path} is no calibration ({error}); make one with `convsmith calibrate`") from None
+        raise ValueError(
+            f"{path} is no calibration ({error}); take another file, or make one with `convsmith calibrate`"
+        ) from None
 
 
 def check(holds: bool, rule: str, got: object) -> None:

@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, overload
 
-from convsmith.arch import Architecture
+from convsmith.arch import Architecture, check_writable
 from convsmith.deploy.clock import check_positive
 from convsmith.deploy.uncollected import uncollected
 from convsmith.measure.predictor import reading
@@ -98,6 +98,8 @@ class LatencyPredictor:
             raise ValueError(f"minutes must be a finite positive number, got {minutes}")
         runtime = runtime_of(device, backend, threads)
         file = None if path is None else Path(path)
+        if file is not None:
+            check_writable(file.resolve())
         kept = (
             None if file is None else Kept(file.resolve(), stamp=stamp_of(file))
         )  # before it is read: what comes later is seen

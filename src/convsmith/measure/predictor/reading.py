@@ -34,6 +34,8 @@ def load(path: Path) -> tuple[Table, dict[str, Array], dict[str, Any]]:
 
     Raises FileNotFoundError where no file is, ValueError for one that is no table of this version, or not a whole one.
     """
+    if path.is_dir():
+        raise ValueError(f"a calibration is a file, and {path} is a folder; name the file in it")
     if not path.is_file():
         raise FileNotFoundError(f"there is no calibration {path}; make one with `convsmith calibrate`")
     with calibration(path):
