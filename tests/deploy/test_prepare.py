@@ -10,6 +10,7 @@ from convsmith import deploy
 from convsmith.deploy import backends, clock
 from convsmith.deploy.agreement import eager_run
 from convsmith.deploy.backends.registry import _BACKENDS, Backend, register
+from convsmith.deploy.comparison import compare
 from convsmith.deploy.rounds import Timing
 
 
@@ -152,6 +153,42 @@ def test_a_network_that_changes_its_input_in_place_is_compared_on_equal_inputs(b
     with torch.no_grad():
         expected = module[1](2 * (IMAGES - 0.5))
     torch.testing.assert_close(prepared(IMAGES.clone()), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_timing_a_network_that_changes_its_input_leaves_what_others_are_compared_on(add_backend):
+    class Scaled(nn.Module):
+        def forward(self, x):
+            return x.mul_(2)
+
+    found = compare(Scaled(), IMAGES, backend="eager", threads=1)
+    assert torch.equal(found.example, IMAGES)
+    assert all(torch.equal(y, 2 * x) for x, y in found.reference.pairs)
+    add_backend("doubling", lambda network, example, threads, precision: lambda x: 2 * x)
+    assert found.add("doubling", "float32").difference == 0
+
+
+def test_a_network_of_several_inputs_is_told_what_it_takes():
+    class Two(nn.Module):
+        def forward(self, a, b, *rest, scale=1.0):
+            return a + scale * b
+
+    with pytest.raises(ValueError, match="must take one tensor, and Two takes a, b; wrap it in a module that makes"):
+        deploy.prepare(Two(), IMAGES, backend="eager")
+
+
+def test_a_network_that_draws_numbers_is_told_so(add_backend, tmp_path):
+    class Drawing(nn.Module):
+        def forward(self, x):
+            return x + torch.rand(1)
+
+    add_backend("same", lambda network, example, threads, precision: eager_run(network))
+    message = "must give the same output for the same input, and two passes of eager differ by .*; take out what draws"
+    with pytest.raises(ValueError, match=message):
+        deploy.prepare(Drawing(), IMAGES, backend="same")
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(ValueError, match=message):
+        deploy.export(Drawing(), tmp_path / "a.onnx", IMAGES)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

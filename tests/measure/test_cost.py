@@ -114,6 +114,15 @@ def test_another_modules_input_that_does_not_fit_is_told(measured, shape, messag
         measured(Deeper(), shape)
 
 
+def test_a_module_that_holds_others_is_named_by_its_class():
+    class Two(Deeper):
+        def forward(self, a, b):
+            return self.inner(a) + self.inner(b)
+
+    with pytest.raises(ValueError, match=r"and fails in Two \(.*missing 1 required positional argument: 'b'\); give"):
+        cs.measure.cost(Two(), (1, 3, 8, 8))
+
+
 def test_what_a_forward_raises_by_itself_passes():
     class Broken(nn.Module):
         def forward(self, x):

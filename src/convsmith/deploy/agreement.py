@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from inspect import Parameter, signature
 from typing import TypeAlias
 
 import torch
@@ -31,7 +32,16 @@ def check_example(example: Tensor) -> None:
 
 
 def eager_run(module: nn.Module) -> Run:
-    """The module's own forward pass without gradients; an output that is not one tensor raises ValueError."""
+    """The module's own forward pass without gradients.
+
+    Raises ValueError for a forward pass of several inputs, and the run for an output that is not one tensor.
+    """
+    needed = _inputs(module)
+    if len(needed) > 1:
+        raise ValueError(
+            f"a network to deploy must take one tensor, and {type(module).__name__} takes {', '.join(needed)}; wrap it "
+            "in a module that makes the others of one"
+        )
 
     def run(x: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -46,6 +56,16 @@ def eager_run(module: nn.Module) -> Run:
     return run
 
 
+def _inputs(module: nn.Module) -> list[str]:
+    """The arguments that a forward pass cannot go without."""
+    places = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    try:
+        parameters = signature(module.forward).parameters.values()
+    except (TypeError, ValueError):  # a compiled one, say
+        return []
+    return [own.name for own in parameters if own.default is Parameter.empty and own.kind in places]
+
+
 def check_run(run: Run, example: Tensor) -> Tensor:
     """The output for a copy of the example; ValueError when the network does not take it."""
     try:
@@ -56,6 +76,16 @@ def check_run(run: Run, example: Tensor) -> Tensor:
             f"the network must take {example.dtype} of shape {tuple(example.shape)}, and fails ({reason}); "
             "give an example of the shape and type that it was built for"
         ) from error
+
+
+def check_repeats(run: Run, example: Tensor, tolerance: float) -> None:
+    """Raise ValueError where two passes over the same input differ: nothing can agree with such a network."""
+    difference = _difference(run(example.clone()), run(example.clone()))
+    if not difference <= tolerance:
+        raise ValueError(
+            "a network that is compared must give the same output for the same input, and two passes of eager differ "
+            f"by {difference:.2g} of the largest output; take out what draws random numbers in eval mode"
+        )
 
 
 def noise_like(example: Tensor, batch_size: int) -> Tensor:
@@ -74,7 +104,7 @@ class Reference:
         self, run: Run, example: Tensor, batch_sizes: Sequence[int] = BATCH_SIZES, *, known: Tensor | None = None
     ):
         # Copies, as a network may change its input in place.
-        self.pairs = [(example, run(example.clone()) if known is None else known)]
+        self.pairs = [(example.clone(), run(example.clone()) if known is None else known)]
         self.pairs += [(x, run(x.clone())) for x in _noise(example, batch_sizes)]
         if not all(y.isfinite().all() for _, y in self.pairs):
             raise ValueError(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.deploy import backends, clock
-from convsmith.deploy.agreement import TOLERANCES, Reference, Run, check_example, check_run, eager_run
+from convsmith.deploy.agreement import TOLERANCES, Reference, Run, check_example, check_repeats, check_run, eager_run
 from convsmith.deploy.cores import pinned
 from convsmith.deploy.precision import PRECISIONS, check_precision, precision_of
 from convsmith.deploy.snapshot import snapshot
@@ -89,13 +89,19 @@ class Comparison:
             if difference <= tolerance:
                 self.runs[name, precision] = run
             else:
-                found = replace(
-                    found,
-                    rejected=f"the back end {name} in {precision} may differ from eager by {tolerance:g} of the "
-                    f"largest output, and differs by {difference:.2g}; choose another back end or precision",
-                )
+                found = replace(found, rejected=self._differs(found, tolerance))
         self.candidates[name, precision] = found
         return found
+
+    def _differs(self, found: Candidate, tolerance: float) -> str:
+        try:
+            check_repeats(self.eager, self.example, tolerance)
+        except ValueError as error:
+            return str(error)
+        return (
+            f"the back end {found.backend} in {found.precision} may differ from eager by {tolerance:g} of the largest "
+            f"output, and differs by {found.difference:.2g}; choose another back end or precision"
+        )
 
     def add_all(self, precisions: Iterable[str], *, thorough: bool) -> None:
         """Add every installed back end in each of the precisions; one that lacks it, or the device, says so."""
@@ -117,7 +123,8 @@ class Comparison:
             self.candidates[key] = replace(self.candidates[key], median_ms=timings[key].median_ms)
 
     def _timed(self, keys: Sequence[tuple[str, str]], rounds: int) -> dict[tuple[str, str], clock.Timing]:
-        calls = {"/".join(key): partial(self.runs[key], self.example) for key in keys}
+        example = self.example.clone()  # what changes its input in place would change what later runs are compared on
+        calls = {"/".join(key): partial(self.runs[key], example) for key in keys}
         # Threads of a CUDA device's driver stay where they are.
         with nullcontext() if self.example.is_cuda else pinned(self.threads):
             found = clock.measure(

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from convsmith.arch import check_writable, write_whole_bytes
 from convsmith.deploy import onnx
-from convsmith.deploy.agreement import BATCH_SIZES, TOLERANCES, check_example, check_run, eager_run, largest_difference
+from convsmith.deploy.agreement import (
+    BATCH_SIZES,
+    TOLERANCES,
+    check_example,
+    check_repeats,
+    check_run,
+    eager_run,
+    largest_difference,
+)
 from convsmith.deploy.clock import threads
 from convsmith.deploy.passes.lean import lean
 from convsmith.deploy.snapshot import snapshot
@@ -79,6 +87,7 @@ def export(
     with threads(1):
         difference = largest_difference(eager, onnx.load(data, threads=1), example)
     if not difference <= tolerance:
+        check_repeats(eager, example, tolerance)
         raise ValueError(
             f"the exported network may differ from eager by {tolerance:g} of the largest output, and differs by "
             f"{difference:.2g}; no file was written; export in float64 to find the cause, or raise tolerance"

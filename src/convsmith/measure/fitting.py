@@ -58,4 +58,6 @@ def _named(network: nn.Module, parts: list[nn.Module]) -> str:
     if not parts:
         return type(network).__name__
     paths = {id(part): path for path, part in parts[0].named_modules()}
-    return f"{paths.get(id(parts[-1]), '')} {parts[-1]}".strip().splitlines()[0]
+    shown = str(parts[-1])
+    shown = type(parts[-1]).__name__ if "\n" in shown else shown  # with all that is in it
+    return f"{paths.get(id(parts[-1]), '')} {shown}".strip()
