@@ -236,6 +236,15 @@ def test_auto_says_what_it_chose_from(convsmith):
     assert row["backend"] == min(row["tried_ms"], key=row["tried_ms"].get)
 
 
+def test_other_libraries_networks_fetch_nothing(convsmith, monkeypatch):
+    def fetch(*_, **__):
+        raise AssertionError("weights are fetched")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    (row,) = from_json(convsmith("cost", "torchvision:lraspp_mobilenet_v3_large", "--input-size", 32, "--json"))
+    assert row["params"] == 3_221_538  # torchvision's page
+
+
 def test_other_libraries_warnings_do_not_leak(convsmith):
     found = from_json(convsmith("cost", "torchvision:googlenet", "--json"))  # warnings are errors here
     assert found[0]["macs"] > 10**9

@@ -252,6 +252,34 @@ def test_the_result_says_whether_memory_was_kept(monkeypatch):
     assert latency(nn.Identity(), (1, 3), rounds=2).keeps_memory
 
 
+class Several(nn.Module):
+    """A convolution, what its map is made into, and then the time that this takes."""
+
+    def __init__(self, outputs, takes):
+        super().__init__()
+        self.conv, self.outputs, self.takes = nn.Conv2d(3, 4, 3), outputs, {"forward": takes}
+
+    def forward(self, x):
+        return self.takes["forward"](self.outputs(self.conv(x)))
+
+
+@pytest.mark.parametrize(
+    "outputs", [lambda y: (y, y.mean()), lambda y: {"out": y}, lambda y: [{"boxes": []}, (None, y)]]
+)
+def test_a_network_of_several_outputs_is_measured_in_eager(monkeypatch, outputs):
+    hand = HandClock(monkeypatch)
+    network = Several(outputs, hand.takes(0.02))
+    assert latency(network, (1, 3, 8, 8), rounds=3).median_ms == pytest.approx(20.0)
+    for backend in ("onnxruntime", "auto"):
+        with pytest.raises(ValueError, match="must return one tensor, and Several returns a"):
+            latency(network, (1, 3, 8, 8), backend=backend)
+
+
+def test_a_network_without_a_tensor_to_return_is_refused():
+    with pytest.raises(ValueError, match="must return one tensor, and Several returns a NoneType"):
+        latency(Several(lambda y: None, lambda y: y), (1, 3, 8, 8))
+
+
 def test_the_budget_is_per_network(monkeypatch):
     budgets = []
     measure = clock.measure

@@ -292,6 +292,24 @@ def test_the_middle_is_the_mean_of_the_middle_half():
     assert middle([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 90.0]) == 3.5
 
 
+class Pyramid(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        return {"fine": x, "coarse": [self.second(x)]}
+
+
+def test_a_network_of_several_outputs_is_profiled_in_eager():
+    found = profiled(Pyramid(), (1, 3, 8, 8))
+    assert {row["module"] for row in found.rows("layer")} >= {"first", "second"}
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(ValueError, match="must return one tensor, and Pyramid returns a dict"):
+        profiled(Pyramid(), (1, 3, 8, 8), backend="onnxruntime")
+
+
 def test_where_a_layer_stands_under_the_roofs():
     assert [ROOFS.gbytes_per_s(size) for size in (1, 2**10, 2**15, 2**20, 2**25, 2**40)] == [200, 200, 200, 200, 20, 20]
     bound_by_arithmetic = ROOFS.place(macs=10**9, memory_bytes=10**6, ms=20.0)

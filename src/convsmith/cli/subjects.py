@@ -6,6 +6,7 @@ import difflib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -99,12 +100,17 @@ def _foreign(name: str) -> Subject:
 
 
 def _of_torchvision(model: str) -> nn.Module:
-    """A network of torchvision, without its warnings that a default will change, which is its own affair."""
+    """A network of torchvision, without its warnings that a default will change, which is its own affair.
+
+    Those of detection and segmentation would fetch weights of their backbone.
+    """
     import torchvision
 
+    builder = torchvision.models.get_model_builder(model)
+    options = {"weights_backbone": None} if "weights_backbone" in signature(builder).parameters else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        network: nn.Module = torchvision.models.get_model(model).eval()
+        network: nn.Module = builder(**options).eval()
     return network
 
 

@@ -18,6 +18,16 @@ TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, tor
 BATCH_SIZES = (1, 3)
 
 
+class OutputsError(ValueError):
+    """A forward pass returns something else than one tensor."""
+
+    def __init__(self, module: nn.Module, output: object):
+        super().__init__(
+            f"a network to deploy must return one tensor, and {type(module).__name__} returns a "
+            f"{type(output).__name__}; wrap it in a module that picks one"
+        )
+
+
 def check_example(example: Tensor) -> None:
     """Raise ValueError for an example that cannot stand for the network's inputs."""
     if not isinstance(example, Tensor) or example.dtype not in TOLERANCES or example.dim() < 2 or not example.numel():
@@ -31,10 +41,11 @@ def check_example(example: Tensor) -> None:
         )
 
 
-def eager_run(module: nn.Module) -> Run:
+def eager_run(module: nn.Module, *, any_output: bool = False) -> Run:
     """The module's own forward pass without gradients.
 
-    Raises ValueError for a forward pass of several inputs, and the run for an output that is not one tensor.
+    Raises ValueError for a forward pass of several inputs, and the run OutputsError for an output that is not one
+    tensor, unless `any_output` says that nobody reads it.
     """
     needed = _inputs(module)
     if len(needed) > 1:
@@ -46,12 +57,9 @@ def eager_run(module: nn.Module) -> Run:
     def run(x: Tensor) -> Tensor:
         with torch.inference_mode():
             output = module(x)
-        if not isinstance(output, Tensor):
-            raise ValueError(
-                f"a network to deploy must return one tensor, and {type(module).__name__} returns a "
-                f"{type(output).__name__}; wrap it in a module that picks one"
-            )
-        return output
+        if not (any_output or isinstance(output, Tensor)):
+            raise OutputsError(module, output)
+        return output  # type: ignore[no-any-return]
 
     return run
 
@@ -70,8 +78,8 @@ def check_run(run: Run, example: Tensor) -> Tensor:
     """The output for a copy of the example; ValueError when the network does not take it."""
     try:
         return run(example.clone())
-    except (RuntimeError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
+    except (RuntimeError, TypeError, AssertionError, IndexError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"the network must take {example.dtype} of shape {tuple(example.shape)}, and fails ({reason}); "
             "give an example of the shape and type that it was built for"

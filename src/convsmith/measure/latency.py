@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.deploy import allocator, clock, prepare
+from convsmith.deploy.agreement import OutputsError
 from convsmith.deploy.conditions import Watch
 from convsmith.deploy.cores import pinned
 from convsmith.deploy.precision import precision_of
@@ -18,6 +19,7 @@ from convsmith.deploy.prepare import Prepared
 from convsmith.deploy.rounds import Call
 from convsmith.deploy.snapshot import snapshot
 from convsmith.measure.cuda_graph import captured
+from convsmith.measure.outputs import FirstOutput
 from convsmith.measure.timed import Timed, timed
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -93,7 +95,7 @@ def latencies(
     this process is held on as many cores as threads compute, and may run where it could before afterwards.
 
     Args:
-        modules: Any networks from one tensor to one tensor, by name; ratios are to the first.
+        modules: Any networks from one tensor to one tensor, in eager also to several, by name; ratios are to the first.
         input_shape: The input's shape, batch included; the input is normal noise of the network's own type.
         backend: A name of `deploy.backends.names()`, or `auto`: for each network the fastest.
         device: Where to run, as torch names it.
@@ -119,7 +121,13 @@ def latencies(
             example = torch.randn(input_shape, generator=torch.Generator().manual_seed(0)).to(device, _dtype(module))
             if layout != "contiguous":
                 module, example = _laid_out(module, example, LAYOUTS[layout])
-            runs[name] = prepare(module, example, backend=backend, threads=threads, precision=precision), example
+            prepared = partial(prepare, backend=backend, threads=threads, precision=precision)
+            try:
+                runs[name] = prepared(module, example=example), example
+            except OutputsError:
+                if backend != "eager":  # exported, what computes the others would be left out
+                    raise
+                runs[name] = prepared(FirstOutput(module), example=example), example
         replays = _replays(runs) if on_cuda and cuda_graph else None
         calls: Mapping[str, Call] = replays or {
             name: partial(prepared.run, example) for name, (prepared, example) in runs.items()

@@ -47,7 +47,7 @@ class Eager:
 
     def __init__(self, network: nn.Module, example: Tensor, threads: int):
         self.network, self.example, self.threads = network, example, threads
-        self._run = eager_run(network)
+        self._run = eager_run(network, any_output=True)
         self._samples: list[Sequence[float]] = []
         self.unknown: tuple[str, ...] = ()
         with clock.threads(threads):

@@ -77,7 +77,7 @@ def profile(
     single operator mostly is.
 
     Args:
-        module: Any network from one tensor to one tensor; for all back ends but eager, one of float32.
+        module: Any network from one tensor to one tensor, and of float32; in eager to several tensors, and of any type.
         input_shape: The input's shape, batch included; the input is normal noise of the network's own type.
         backend: A name of `PROFILERS`.
         device: Where to run, as torch names it.
@@ -104,7 +104,7 @@ def profile(
             f"{backend} is profiled in float32, and the network is of {precision_of(example)}; give network.float()"
         )
     with clock.threads(threads):
-        check_run(eager_run(network), example)
+        check_run(eager_run(network, any_output=backend == "eager"), example)
     run = PROFILERS[backend](network, example, threads)
     now = time.process_time if threads == 1 and place.type == "cpu" else time.perf_counter
     plain_ms, watched_ms, faults = _in_turns(run, now, passes, budget_seconds)
