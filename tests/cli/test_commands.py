@@ -487,14 +487,15 @@ def test_a_failure_at_run_time_is_exit_code_1(convsmith, monkeypatch):
     assert err == "convsmith: ZeroDivisionError: division by zero (CONVSMITH_TRACEBACK=1 shows where)\n"
 
 
-def test_ctrl_c_is_told_how_to_go_on(convsmith, monkeypatch):
-    def interrupted(*_):
+def test_ctrl_c_is_told_how_to_go_on_where_that_is_so(convsmith, monkeypatch):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cs.measure, "cost", interrupted)
-    code, _, err = convsmith("cost", "tiny.json")
-    assert code == 130
-    assert "the same command goes on" in err
+    assert convsmith("cost", "tiny.json") == (130, "", "convsmith: stopped\n")
+    monkeypatch.setattr(cs.measure.LatencyPredictor, "calibrate", interrupted)
+    told = "convsmith: stopped; the same command goes on where it was\n"
+    assert convsmith("calibrate", "--out", "a.file") == (130, "", told)
 
 
 def test_a_predicted_limit_needs_a_calibration_of_what_is_asked_for(convsmith):

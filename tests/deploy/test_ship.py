@@ -128,6 +128,12 @@ def test_a_folder_with_something_in_it_is_left_alone(only, tmp_path):
         deploy.ship(linear(), tmp_path, X)
 
 
+def test_an_extra_is_named_where_nothing_writes_files(only, tmp_path):
+    with pytest.raises(ImportError, match=r"needs one with files, and none is installed; pip install 'convsmith\[onnx"):
+        deploy.ship(linear(), tmp_path / "a", X, threads=1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_auto_measured_is_told(only):
     only("other")
     prepared = deploy.prepare(linear(), X, threads=1)

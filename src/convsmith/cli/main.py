@@ -10,6 +10,7 @@ from convsmith.cli.app import app
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 PATHS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+GO_ON = ("calibrate", "search", "train", "demo")  # where they were stopped
 COMMANDS = (
     "list",
     "show",
@@ -49,7 +50,8 @@ def main() -> None:
         _end(error, words, 2)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
-            _end(None, "stopped; the same command goes on where it was", INTERRUPTED)
+            goes_on = "; the same command goes on where it was" if set(sys.argv[1:2]) & set(GO_ON) else ""
+            _end(None, f"stopped{goes_on}", INTERRUPTED)
         raise
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

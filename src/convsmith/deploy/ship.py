@@ -79,6 +79,11 @@ def ship(
     check_place(folder)
     if backend != "auto" and backends.get(backend).write is None:
         raise ValueError(f"the back end {backend} has no files to ship; choose {', '.join(_with_files())} or auto")
+    if not _with_files():
+        raise ImportError(
+            "an export for a back end needs one with files, and none is installed; pip install 'convsmith[onnx]' or "
+            "'convsmith[openvino]'"
+        )
     found = compare(module, example, backend=backend, precisions=precisions, threads=threads, thorough=thorough)
     candidates = tuple(found.candidates.values())
     timed = [(c.median_ms, c) for c in candidates if c.median_ms is not None and c.backend in _with_files()]
