@@ -65,6 +65,11 @@ def test_a_spec_is_frozen_and_makes_another():
         recorded.replace(strides=2)
 
 
+def test_a_copy_of_what_is_frozen_is_itself():
+    recorded = cs.spec(InvertedResidual, 16)
+    assert copy.deepcopy([recorded])[0] is recorded
+
+
 def test_the_repr_shows_what_differs_from_the_defaults():
     assert repr(cs.spec(InvertedResidual, 16, stride=2)) == "inverted_residual(out_channels=16, stride=2)"
 

@@ -68,6 +68,9 @@ class BlockSpec:
     def __hash__(self) -> int:
         return self._hash
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> BlockSpec:
+        return self  # frozen, as all that it holds is
+
     def __reduce__(self) -> tuple[Any, ...]:
         return BlockSpec, (self.block, self.arguments)  # not the hash: strings hash differently in each process
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 
 from torch import nn
+
+_COLLECTIONS = (OrderedDict, dict, set)
 
 
 def snapshot(module: nn.Module, *, sharing: bool = False) -> nn.Module:
@@ -13,6 +16,8 @@ def snapshot(module: nn.Module, *, sharing: bool = False) -> nn.Module:
     Raises ValueError for a module that cannot be copied.
     """
     known: dict[int, object] = {id(parameter): parameter for parameter in module.parameters()} if sharing else {}
+    for part in module.modules():  # each has a dozen that are empty, for its hooks: most of what there is to copy
+        known.update((id(own), type(own)()) for own in vars(part).values() if type(own) in _COLLECTIONS and not own)
     try:
         return copy.deepcopy(module, known).eval()
     except (RuntimeError, TypeError) as error:

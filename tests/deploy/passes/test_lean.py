@@ -85,7 +85,7 @@ def test_a_wrong_turn_costs_the_steps_that_take_it():
 
 def test_a_step_that_is_wrong_is_left_out(monkeypatch):
     def wrong(draft):
-        draft.network.a.bias.data += 1
+        draft.network.a.bias = nn.Parameter(draft.network.a.bias + 1)
         draft.commit()
 
     network = randomised(Net(lambda m, x: m.drop(m.a(x)), a=conv(4, 4), drop=nn.Dropout()))
@@ -132,11 +132,39 @@ def test_a_draft_that_fails_halfway_leaves_the_folded_network(monkeypatch):
     assert (outputs(twin, x) - outputs(network, x)).abs().max() <= 1e-12
 
 
+def test_what_is_shared_with_the_network_is_left_as_it_is():
+    network = randomised(cs.create_model("shufflenet_v1_g3"))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    twin = lean(network, torch.randn(1, 3, 32, 32, dtype=torch.float64), compared=False)
+    shared = {id(parameter) for parameter in network.parameters()}
+    assert any(id(parameter) in shared for parameter in twin.parameters())
+    assert not all(id(parameter) in shared for parameter in twin.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_maps_keep_their_shapes_through_what_only_takes_out():
+    """Pads and identities are gone before a rule asks for the shape of what follows."""
+    layers = {"a": conv(4, 4, 3, 0), "b": nn.Linear(4, 4), "c": nn.Linear(4, 4), "drop": nn.Dropout()}
+
+    def formula(m, x):
+        y = m.a(F.pad(m.drop(x), (1, 1, 1, 1)))
+        return y * torch.sigmoid(m.c(F.relu(m.b(y.mean((2, 3)))))).view(-1, 4, 1, 1)
+
+    network = randomised(Net(formula, **layers))
+    x = torch.randn(2, 4, 8, 6, dtype=torch.float64)
+    twin = lean(network, x)
+    names = [getattr(n.target, "__name__", n.target) for n in twin.graph.nodes if n.op.startswith("call")]
+    assert names == ["a", "adaptive_avg_pool2d", "b", "relu", "c", "sigmoid", "mul"]
+    assert (outputs(twin, x) - outputs(network, x)).abs().max() <= 1e-12
+
+
 def test_a_copy_that_shares_has_its_own_buffers():
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     copied, shared = snapshot(network), snapshot(network, sharing=True)
     assert copied[0].weight is not network[0].weight
     assert shared[0].weight is network[0].weight
     assert shared[1].running_mean is not network[1].running_mean
+    assert shared[0]._forward_hooks is not network[0]._forward_hooks
+    assert shared[0]._non_persistent_buffers_set is not shared[1]._non_persistent_buffers_set
     assert not shared.training
     assert network.training

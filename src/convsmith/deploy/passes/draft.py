@@ -18,12 +18,13 @@ class Draft:
     """A network in eval mode and the graph of its forward pass, both free to be changed.
 
     A pass takes what it must know from `wiring` and `shapes`, changes `graph` and the layers of `network`, and ends
-    with `commit`. The network is a copy of the module, or, where it is `own`, the module itself.
+    with `commit`. The network is a copy of the module, or, where it is `own`, the module itself. Its parameters may be
+    those of others: a pass gives a layer new ones and leaves the old ones as they are.
 
     Raises NotTraceableError when torch.fx cannot follow the module's own `forward`, or a call does more than that.
     """
 
-    def __init__(self, module: nn.Module, example: Tensor | None = None, *, own: bool = False):
+    def __init__(self, module: nn.Module, example: Tensor | None = None, *, own: bool = False, sharing: bool = False):
         if is_changed(module):
             raise NotTraceableError(
                 f"a network that is rewritten must compute what the `forward` of its class says, and "
@@ -33,7 +34,7 @@ class Draft:
         self.example = example
         self.network = module if own else snapshot(module)
         self.graph, self.read = trace(self.network)
-        self.result: fx.GraphModule | None = None
+        self.is_changed = False
 
     @cached_property
     def wiring(self) -> Wiring:
@@ -49,21 +50,37 @@ class Draft:
             recorder.run(self.example.clone())
         return recorder.found
 
-    def commit(self) -> None:
-        """Take the changes over: drop what nobody reads, and forget what was known of the graph."""
-        self.result = fx.GraphModule(self.network, self.graph, type(self.network).__name__)
-        self.graph = self.result.graph
+    def commit(self, *, known_shapes: bool = False) -> None:
+        """Take the changes over: drop what nobody reads, and forget what was known of the graph.
+
+        With `known_shapes` no map has another shape than before, and each new node has its shape in `shapes`.
+        """
+        self.graph.owning_module = self.network  # type: ignore[assignment]  # asked for what a dead call would do
         self.graph.eliminate_dead_code()
-        self.result.recompile()
-        if hasattr(self.network, "folded_norms"):
-            self.result.folded_norms = self.network.folded_norms
-        self.network = self.result
+        self.is_changed = True
+        self.__dict__.pop("wiring", None)
+        if not known_shapes:
+            self.__dict__.pop("shapes", None)
+
+    def trace_again(self) -> None:
+        """Follow the network as it is now."""
+        self.graph, self.read = trace(self.network)
         for known in ("wiring", "shapes"):
             self.__dict__.pop(known, None)
 
+    @property
+    def result(self) -> fx.GraphModule | None:
+        """The changed network, None where nothing was changed; its code is written here, once for all passes."""
+        if not self.is_changed:
+            return None
+        made = fx.GraphModule(self.network, self.graph, type(self.network).__name__)
+        if hasattr(self.network, "folded_norms"):
+            made.folded_norms = self.network.folded_norms
+        return made
+
     def finished(self) -> nn.Module:
         """The changed network; a copy of the module, of its own class, where nothing was changed."""
-        return snapshot(self.module) if self.result is None else self.result
+        return self.result or snapshot(self.module)
 
 
 Change: TypeAlias = Callable[[Draft], None]

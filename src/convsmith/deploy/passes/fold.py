@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from convsmith.deploy.passes.draft import Draft
 from convsmith.deploy.passes.trace import is_changed, trace
 from convsmith.deploy.snapshot import snapshot
 from convsmith.nn import BatchNorm, WeightNormConv2d
@@ -47,14 +48,15 @@ class Rows(nn.Module):
         return x
 
 
-def fold_norm(module: nn.Module, example: Tensor | None = None) -> nn.Module:
+def fold_norm(module: nn.Module, example: Tensor | None = None, *, sharing: bool = False) -> nn.Module:
     """A copy of the module, in eval mode, whose batch norms are folded into the layer before them where that is valid.
 
     The copy computes what the module computes in eval mode, also when the module is in training mode. It is of the same
     class: folded layers got new weights, folded norms became identities (of a norm with a built-in activation the
     activation stays), `folded_norms` lists their names, and each `WeightNormConv2d` became a plain convolution. A norm
     stays where the layer before it also feeds something else or works with other norms, where it normalises by the
-    batch, and behind subclassed, parametrised or hooked layers. The module itself is left untouched.
+    batch, and behind subclassed, parametrised or hooked layers. The module itself is left untouched; a copy that is
+    `sharing` has the module's own parameters where nothing is folded.
 
     A norm behind a linear layer counts channels along dimension 1, which is the layer's only for inputs (N, C): with an
     `example` of the module's input it stays where it gets others; without one, the folded copy refuses them.
@@ -63,11 +65,26 @@ def fold_norm(module: nn.Module, example: Tensor | None = None) -> nn.Module:
     are left as they are. While it follows, `isinstance(x, Tensor)` is false: a `forward` that asks this may be misread
     (`export` and the back ends, which have an example, notice and go on unfolded).
     """
-    traced = _copy(module, sharing=True)  # to be read, and run without gradients
+    traced = plain_weights(snapshot(module, sharing=True))  # to be read, and run without gradients
     pairs = _pairs(traced, *trace(traced))
     if example is not None:
         pairs = _rows_only(pairs, traced, example)
-    folded = _copy(module)
+    folded = plain_weights(snapshot(module, sharing=sharing))
+    _fold_all(folded, pairs)
+    return folded
+
+
+def fold_draft(draft: Draft) -> None:
+    """`fold_norm`, of a network that is followed already; its weights are computed from nothing (`plain_weights`)."""
+    pairs = _pairs(draft.network, draft.graph, draft.read)
+    if draft.example is not None:
+        pairs = _rows_only(pairs, draft.network, draft.example)
+    _fold_all(draft.network, pairs)
+    if any(type(rest) is not nn.Identity for _, _, rest in pairs):
+        draft.trace_again()
+
+
+def _fold_all(folded: nn.Module, pairs: list[tuple[str, str, nn.Module]]) -> None:
     places: dict[nn.Module, list[tuple[nn.Module, str]]] = defaultdict(list)  # a norm may be in several
     for parent in folded.modules():
         for name, child in parent._modules.items():
@@ -79,12 +96,10 @@ def fold_norm(module: nn.Module, example: Tensor | None = None) -> nn.Module:
         for parent, name in places[norm]:
             setattr(parent, name, rest.eval())
     folded.folded_norms = tuple(norm_name for norm_name, _, _ in pairs)  # type: ignore[assignment]
-    return folded
 
 
-def _copy(module: nn.Module, *, sharing: bool = False) -> nn.Module:
-    """A copy in eval mode with plain convolutions for those that compute their weight from a length and a direction."""
-    copied = snapshot(module, sharing=sharing)
+def plain_weights(copied: nn.Module) -> nn.Module:
+    """The copy with plain convolutions for those that compute their weight from a length and a direction."""
     plain: dict[nn.Module, nn.Module] = {}
     for parent in list(copied.modules()):
         for name, child in parent._modules.items():

@@ -12,7 +12,7 @@ from convsmith.deploy.agreement import TOLERANCES, Reference, eager_run, noise_l
 from convsmith.deploy.passes.affine import fold_affine_draft
 from convsmith.deploy.passes.blocks import block_draft
 from convsmith.deploy.passes.draft import Change, Draft
-from convsmith.deploy.passes.fold import fold_norm
+from convsmith.deploy.passes.fold import fold_draft, fold_norm, plain_weights
 from convsmith.deploy.passes.gates import fuse_draft
 from convsmith.deploy.passes.merge import merge_draft
 from convsmith.deploy.passes.shift import fold_shift
@@ -20,6 +20,7 @@ from convsmith.deploy.passes.shuffles import unshuffle_draft
 from convsmith.deploy.passes.tidy import tidy_draft
 from convsmith.deploy.passes.trace import NotTraceableError
 from convsmith.deploy.passes.wiring import TangledError
+from convsmith.deploy.snapshot import snapshot
 from convsmith.nn import Shift
 
 Fold: TypeAlias = Callable[[nn.Module, Tensor], nn.Module]
@@ -30,13 +31,24 @@ def _fold_shift(network: nn.Module, _: Tensor) -> nn.Module:
     return fold_shift(network) if shifts else network
 
 
-# Shifts come first, as a norm behind one folds into it.
-FOLDS: tuple[Fold, ...] = (_fold_shift, fold_norm)
+def _fold_norm(network: nn.Module, example: Tensor) -> nn.Module:
+    return fold_norm(network, example, sharing=True)
+
+
+# Shifts come first, as a norm behind one folds into it; norms last: in a draft they are folded by `fold_draft`.
+FOLDS: tuple[Fold, ...] = (_fold_shift, _fold_norm)
 # Norms before what needs nothing between two convolutions; shuffles last, as norms keep the order of their channels.
 CHANGES: tuple[Change, ...] = (tidy_draft, fuse_draft, fold_affine_draft, merge_draft, unshuffle_draft)
 
 
-def lean(network: nn.Module, example: Tensor, *, block: int | None = None, output: Tensor | None = None) -> nn.Module:
+def lean(
+    network: nn.Module,
+    example: Tensor,
+    *,
+    block: int | None = None,
+    output: Tensor | None = None,
+    compared: bool = True,
+) -> nn.Module:
     """The network in eval mode without what costs time and computes nothing, each step where it stays true.
 
     With `block`, for a back end that keeps its maps in blocks of so many channels, maps that would fall out of that
@@ -44,13 +56,18 @@ def lean(network: nn.Module, example: Tensor, *, block: int | None = None, outpu
 
     The result of all steps is compared with the network, on one image: of noise, or the example, where it is one image
     of which the network's `output` is known. If it differs or fails, as it may after a wrong turn of torch.fx, each
-    step is tried by itself and left out if it is wrong.
+    step is tried by itself and left out if it is wrong. Where it is not `compared`, who asks for it must compare what
+    becomes of it with the network, and ask again if that differs.
+
+    What comes back shares parameters with the network: convert or change it once it is done with the network.
     """
-    reference = _Reference(network, example, output)
     # Before shuffles are removed: it does so too.
     filling = () if block is None else (partial(block_draft, block=block),)
     steps = (*CHANGES[:-1], *filling, CHANGES[-1])
     result = _applied(network, example, FOLDS, steps)
+    if not compared:
+        return result
+    reference = _Reference(network, example, output)
     if reference.agrees(result):
         return result
     result = network
@@ -62,20 +79,21 @@ def lean(network: nn.Module, example: Tensor, *, block: int | None = None, outpu
 
 def _applied(network: nn.Module, example: Tensor, folds: Sequence[Fold], changes: Sequence[Change]) -> nn.Module:
     """The network after the steps that torch.fx can follow; the network itself where nothing changes."""
-    folded, drafted = network, False
+    folded = network
     try:
-        for fold in folds:
+        for fold in folds if not changes else folds[:-1]:
             folded = fold(folded, example)
         if not changes:
             return folded
-        drafted = True
-        draft = Draft(folded, example, own=folded is not network)
-        for change in changes:
+        draft = Draft(plain_weights(snapshot(folded, sharing=True)), example, own=True)
+        for change in (fold_draft, *changes) if folds else changes:
             change(draft)
+        if (result := draft.result) is not None:
+            return result
     except (NotTraceableError, TangledError, RuntimeError):  # RuntimeError: a traced graph that does not run
-        # Anew where the draft has changed the folded network.
-        return _applied(network, example, folds, ()) if drafted else folded
-    return folded if draft.result is None else draft.result
+        pass
+    # Anew, as the draft may have changed what it began with.
+    return _applied(network, example, folds, ()) if changes and folds else folded
 
 
 class _Reference:

@@ -46,6 +46,8 @@ def unshuffle(module: nn.Module) -> nn.Module:
 def unshuffle_draft(draft: Draft) -> None:
     """`unshuffle`, of a network that is changed already."""
     network, graph, wiring = draft.network, draft.graph, draft.wiring
+    if not wiring.shuffles:
+        return
     orders = _orders(wiring, _orders(wiring, {}))
     storage = _Storage(wiring, orders)
     plans = {node: storage.plan(node) for node in wiring.gathered}

@@ -54,7 +54,7 @@ def tidy_draft(draft: Draft) -> None:
                 draft.graph.erase_node(node)
                 break
     if len(draft.graph.nodes) < before or any(not node.users for node in draft.graph.nodes if node.op != "output"):
-        draft.commit()
+        draft.commit(known_shapes=True)  # what is left computes what it computed
 
 
 def _identity(node: fx.Node, draft: Draft) -> fx.Node | None:
