@@ -4,19 +4,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import convsmith as cs
 from convsmith import deploy
 from convsmith.deploy.agreement import eager_run, largest_difference
+from convsmith.deploy.onnx import GIVEN, Apart, convert, held, load
 from convsmith.deploy.onnx.batch import Batch, BatchBranchError
 from convsmith.deploy.onnx.forms.table import FORMS
 from convsmith.deploy.onnx.quick import quick
 from convsmith.deploy.onnx.record import record
 from convsmith.deploy.onnx.refusals import BranchError, NotQuickError
+from convsmith.deploy.onnx.shapes import shaped
 from convsmith.nn.shuffle import shuffle_channels
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+aten = torch.ops.aten
 
 
 class Does(nn.Module):
@@ -230,6 +234,48 @@ def test_what_is_not_followed_is_left_to_torch_and_right(function):
         quick(module, x, {})
     run = deploy.onnx.load(deploy.onnx.convert(module, x, {}), threads=1)
     assert largest_difference(eager_run(module), run, x, (1, 3)) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("operator", "arguments"),
+    [
+        (aten.convolution.default, (torch.randn(6, 4, 3, 5), torch.randn(6), [2, 1], [1, 2], [1, 2], False, [0, 0], 2)),
+        (aten.convolution.default, (torch.randn(8, 3, 3, 3), None, [2, 2], [1, 1], [1, 1], True, [1, 0], 2)),
+        (aten.native_batch_norm.default, (*torch.rand(4, 8), False, 0.1, 1e-5)),
+        (aten.native_batch_norm.default, (None, None, *torch.rand(2, 8), False, 0.1, 1e-5)),
+    ],
+)
+def test_shapes_that_are_told_at_once_are_those_of_fake_tensors(operator, arguments):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.empty(7, 8, 10, 9)
+    tensors = [x, *(part for part in arguments if isinstance(part, torch.Tensor))]
+    told, theirs = shaped(operator, (x, *arguments), {}, tensors), operator(x, *arguments)
+    several = isinstance(theirs, tuple)
+    for ours, other in zip(told if several else [told], theirs if several else [theirs], strict=True):
+        facts = [(t.shape, t.stride(), t.dtype, t.device, t.fake_mode) for t in (ours, other)]
+        assert facts[0] == facts[1]
+
+
+def test_shapes_are_not_told_at_once_of_what_is_laid_out_otherwise():
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.empty(2, 8, 5, 5).to(memory_format=torch.channels_last)
+    statistics = torch.rand(2, 8)
+    assert shaped(aten.native_batch_norm.default, (x, None, None, *statistics, False, 0.1, 1e-5), {}, [x]) is None
+    x = x.contiguous()
+    assert shaped(aten.native_batch_norm.default, (x, None, None, *statistics, True, 0.1, 1e-5), {}, [x]) is None
+    assert shaped(aten.relu.default, (x,), {}, [x]) is None
+
+
+def test_a_model_without_its_weights_is_the_same_once_it_has_them():
+    module, x = nn.Sequential(nn.Conv2d(8, 64, 3), nn.ReLU(), nn.Conv2d(64, 4, 1)).eval(), images()
+    weights = Apart(GIVEN)
+    model = convert(module, x, {}, weights=weights)
+    assert list(weights) == ["0.weight", "2.weight"]
+    assert len(model) < 3000
+    whole = onnx.load_model_from_string(held(model, weights))
+    assert whole == onnx.load_model_from_string(convert(module, x, {}))
+    expected = eager_run(module)(x)
+    torch.testing.assert_close(load(model, 1, weights)(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_random_numbers_are_not_frozen():

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from convsmith.deploy.onnx.apart import Apart
 from convsmith.deploy.onnx.packages import imported
 from convsmith.deploy.onnx.refusals import BranchError, NotQuickError
 from convsmith.deploy.onnx.torch_exporter import convert_by_torch
 
 
-def convert(module: nn.Module, example: Tensor, metadata: Mapping[str, str]) -> bytes:
+def convert(module: nn.Module, example: Tensor, metadata: Mapping[str, str], *, weights: Apart | None = None) -> bytes:
     """The network as an ONNX model with a free batch size, its weights inside.
 
     The model has one input `input` and one output `output`, and carries `convsmith_version` and the metadata. A node's
@@ -25,7 +26,7 @@ def convert(module: nn.Module, example: Tensor, metadata: Mapping[str, str]) -> 
         # Here, as it rests on modules of torch that are not public: a version that lacks one has the other way.
         from convsmith.deploy.onnx.quick import quick
 
-        return quick(module, example, metadata)
+        return quick(module, example, metadata, weights)
     except BranchError as error:
         raise ValueError(
             f"to be exported, forward must not branch on values or on the batch size, and that of "

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import convsmith
+from convsmith.deploy.onnx.apart import Apart
 from convsmith.deploy.onnx.forms import form_of
 from convsmith.deploy.onnx.graph import IR_VERSION, NUMPY, OPSET, Graph
 from convsmith.deploy.onnx.packages import INPUT, OUTPUT
@@ -16,8 +17,8 @@ from convsmith.deploy.onnx.record import Call, Recording, Value, record, where
 from convsmith.deploy.onnx.refusals import NotQuickError
 
 
-def quick(module: nn.Module, example: Tensor, metadata: Mapping[str, str]) -> bytes:
-    """The network as an ONNX model with a free batch size, its weights inside.
+def quick(module: nn.Module, example: Tensor, metadata: Mapping[str, str], weights: Apart | None = None) -> bytes:
+    """The network as an ONNX model with a free batch size, its weights inside, or, but for small ones, in `weights`.
 
     Raises BranchError for a forward that decides by values or by the batch size, and NotQuickError for one that it
     cannot follow, or with an operator that has no form here.
@@ -36,7 +37,7 @@ def quick(module: nn.Module, example: Tensor, metadata: Mapping[str, str]) -> by
         made = form(graph, call, *call.arguments.values())
         for value, name in zip(call.outputs, [made] if isinstance(made, str) else made, strict=False):
             graph.values[value.number] = name
-    return _model(graph, recording, metadata)
+    return _model(graph, recording, metadata, weights)
 
 
 def _needed(recording: Recording) -> list[Call]:
@@ -50,7 +51,7 @@ def _needed(recording: Recording) -> list[Call]:
     return kept[::-1]
 
 
-def _model(graph: Graph, recording: Recording, metadata: Mapping[str, str]) -> bytes:
+def _model(graph: Graph, recording: Recording, metadata: Mapping[str, str], weights: Apart | None) -> bytes:
     helper = graph.onnx.helper
     graph.module = ""
     result = graph.name(recording.output)
@@ -82,7 +83,8 @@ def _model(graph: Graph, recording: Recording, metadata: Mapping[str, str]) -> b
     for name, array in graph.initializers.items():  # in place, as each copy of all weights takes its time
         tensor = model.graph.initializer.add(name=name, dims=array.shape)
         tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
-        tensor.raw_data = array.tobytes()
+        if weights is None or not weights.take(tensor, array):
+            tensor.raw_data = array.tobytes()
     helper.set_model_props(model, {"convsmith_version": convsmith.__version__, **metadata})
     return bytes(model.SerializeToString())
 

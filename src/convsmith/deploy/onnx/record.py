@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from convsmith.deploy.onnx.batch import BatchBranchError, Sizes, is_from_batch, representative
 from convsmith.deploy.onnx.refusals import BranchError, NotQuickError
+from convsmith.deploy.onnx.shapes import is_fake, shaped
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +106,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def value(self, tensor: Tensor) -> Value:
         """A new value for what the tensor now holds."""
-        constant = None if _is_fake(tensor) else tensor
+        constant = None if is_fake(tensor) else tensor
         made = Value(self.count, tuple(tensor.shape), tensor.stride(), tensor.dtype, constant)
         self.count += 1
         self.known[id(tensor)] = tensor, made
@@ -115,7 +116,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def value_of(self, tensor: Tensor) -> Value:
         """The value that the tensor holds; NotQuickError if it was changed by way of another tensor."""
         if id(tensor) not in self.known:
-            if _is_fake(tensor):
+            if is_fake(tensor):
                 raise NotQuickError("a tensor from nowhere")
             return self.value(tensor)
         if id(tensor) in self.stale:
@@ -132,15 +133,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         changed = [
             i for i, argument in enumerate(schema.arguments) if argument.alias_info and argument.alias_info.is_write
         ]
-        if not any(map(_is_fake, tensors)):
+        if not any(map(is_fake, tensors)):
             self._check_constant(func, flat, [args[i] for i in changed if i < len(args)])
             return func(*args, **kwargs)
         arguments = pytree.tree_map_only(Tensor, self.value_of, self._given(schema, args, kwargs))
-        result = func(*args, **kwargs)
+        result = shaped(func, args, kwargs, tensors)
+        if result is None:
+            result = func(*args, **kwargs)
         parts = result if isinstance(result, tuple | list) else (result,)
         if not any(isinstance(part, Tensor) for part in parts):
             return result
-        if changed not in ([], [0]) or (changed and not _is_fake(args[0])):
+        if changed not in ([], [0]) or (changed and not is_fake(args[0])):
             raise NotQuickError(f"{func} changes its arguments")
         if changed:
             self.stale |= self.aliases[_storage(args[0])] - {id(args[0])}
@@ -163,10 +166,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in changed:
             if _storage(tensor) in self.aliases or _storage(tensor) in self.own_storages:
                 raise NotQuickError(f"a parameter or buffer that forward changes ({func})")
-
-
-def _is_fake(tensor: Any) -> bool:
-    return isinstance(tensor, Tensor) and hasattr(tensor, "fake_mode")
 
 
 def _storage(tensor: Tensor) -> int:

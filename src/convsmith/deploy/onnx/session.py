@@ -10,18 +10,21 @@ import torch
 from torch import Tensor
 
 from convsmith.deploy.agreement import Run
+from convsmith.deploy.onnx.apart import Apart, held
 from convsmith.deploy.onnx.packages import INPUT, OUTPUT, imported
 from convsmith.deploy.silence import reason
 
 LACKED = re.compile(r"implementation for (?P<operator>\w+)\(\d+\) node with name '(?P<name>[^']*)'")
 
 
-def load(model: bytes, threads: int) -> Run:
+def load(model: bytes, threads: int, weights: Apart | None = None) -> Run:
     """A session of ONNX Runtime on the CPU: tensor in, tensor out.
+
+    `weights` are those that the model does without.
 
     Raises ValueError when ONNX Runtime cannot run the model.
     """
-    running = session(model, threads)
+    running = session(model, threads, weights=weights)
 
     def run(x: Tensor) -> Tensor:
         return torch.from_numpy(running.run([OUTPUT], {INPUT: x.detach().numpy()})[0])
@@ -29,7 +32,7 @@ def load(model: bytes, threads: int) -> Run:
     return run
 
 
-def session(model: bytes, threads: int, *, profile_as: Path | None = None) -> Any:
+def session(model: bytes, threads: int, *, weights: Apart | None = None, profile_as: Path | None = None) -> Any:
     """ONNX Runtime's own session of a model, on the CPU.
 
     With `profile_as` it writes what it made of the graph to that file and, once `end_profiling` is called, the times
@@ -46,10 +49,14 @@ def session(model: bytes, threads: int, *, profile_as: Path | None = None) -> An
         options.enable_profiling = True
         options.optimized_model_filepath = str(profile_as)
         options.profile_file_prefix = str(profile_as.with_suffix(""))
+    if weights:
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+        options.add_external_initializers(list(weights), values)
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ValueError(_refusal(model, reason(error))) from error
+        whole = held(model, weights) if weights else model
+        raise ValueError(_refusal(whole, reason(error))) from error
 
 
 def _refusal(model: bytes, message: str) -> str:
