@@ -7,10 +7,12 @@ from torch import nn
 from torchvision.ops import DeformConv2d
 
 from convsmith import deploy
-from convsmith.deploy import backends, clock
+from convsmith.deploy import backends, clock, onnx
 from convsmith.deploy.agreement import eager_run
+from convsmith.deploy.backends.openvino import onnx_bytes, read_model, settings
 from convsmith.deploy.backends.registry import _BACKENDS, Backend, register
 from convsmith.deploy.comparison import compare
+from convsmith.deploy.passes import lean as lean_module
 from convsmith.deploy.rounds import Timing
 
 
@@ -105,6 +107,27 @@ def test_openvino_names_the_operator_that_it_cannot_take(part, message):
     pytest.importorskip("openvino")
     with pytest.raises(ValueError, match=f"OpenVINO {message}"):
         deploy.prepare(nn.Sequential(part, nn.ReLU()), IMAGES, backend="openvino")
+
+
+def test_an_openvino_that_takes_no_weights_from_outside_gets_them_in_the_model():
+    openvino = pytest.importorskip("openvino")
+
+    class Core:
+        def __init__(self):
+            self.sizes = []
+
+        def read_model(self, data):
+            self.sizes.append(len(data))
+            if len(self.sizes) == 1:
+                raise RuntimeError("no such file")
+            return openvino.Core().read_model(data)
+
+    module, core, weights = nn.Conv2d(3, 256, 3).eval(), Core(), onnx.Apart(onnx.MEMORY)
+    data = onnx_bytes(module, IMAGES, weights=weights)
+    model = read_model(core, data, weights)
+    assert core.sizes[0] < 2000 < 4 * module.weight.numel() < core.sizes[1]
+    found = openvino.compile_model(model, "CPU", settings(1, "float32"))(IMAGES.numpy())[0]
+    torch.testing.assert_close(torch.from_numpy(found), eager_run(module)(IMAGES), rtol=1e-4, atol=1e-5)
 
 
 def test_auto_says_which_back_ends_lack_a_precision():
@@ -314,3 +337,20 @@ def test_a_network_that_counts_its_calls_is_prepared_as_it_is():
     module, x = Counting(), torch.ones(2, 3)
     assert deploy.prepare(module, x, backend="eager")(x).max() == 1
     assert module.calls == 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_wrong_rewriting_is_found_by_what_comes_of_it(backend, fails, monkeypatch):
+    """It is not compared with eager by itself at first."""
+
+    def wrong(draft):
+        layer = getattr(draft.network, "0")
+        layer.weight = nn.Parameter(layer.weight[:, :2] if fails else layer.weight + 1)
+        draft.commit()
+
+    monkeypatch.setattr(lean_module, "CHANGES", (wrong, *lean_module.CHANGES))
+    module = network().eval()
+    run = deploy.prepare(module, IMAGES, backend=backend, threads=1)
+    assert run.difference <= 1e-5
+    torch.testing.assert_close(run(IMAGES), eager_run(module)(IMAGES), rtol=1e-4, atol=1e-5)

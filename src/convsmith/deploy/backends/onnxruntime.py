@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from convsmith.arch import write_whole_bytes
 from convsmith.deploy import onnx
 from convsmith.deploy.agreement import Run
+from convsmith.deploy.backends.lean_onnx import lean_onnx
 from convsmith.deploy.backends.registry import Artefact, Backend, register
 from convsmith.deploy.passes.blocks import BLOCK
-from convsmith.deploy.passes.lean import lean
 from convsmith.deploy.precision import in_precision
 from convsmith.deploy.program import plain
 
@@ -31,9 +31,19 @@ def load(threads=1):
 '''
 
 
-def prepare(network: nn.Module, example: Tensor, threads: int, precision: str, output: Tensor | None = None) -> Run:
+def prepare(
+    network: nn.Module,
+    example: Tensor,
+    threads: int,
+    precision: str,
+    *,
+    output: Tensor | None = None,
+    compared: bool = True,
+) -> Run:
     """A session over the model that `export` would write, held in memory."""
-    session = onnx.load(_model(network, example, precision, output), threads)
+    weights = onnx.Apart(onnx.GIVEN)
+    model = _model(network, example, precision, output=output, compared=compared, weights=weights)
+    session = onnx.load(model, threads, weights)
     return lambda x: session(plain(x, example))
 
 
@@ -43,9 +53,19 @@ def write(network: nn.Module, example: Tensor, folder: Path, precision: str) -> 
     return Artefact((FILE,), LOADER.format(file=FILE, input=onnx.INPUT), ("onnxruntime", "numpy"))
 
 
-def _model(network: nn.Module, example: Tensor, precision: str, output: Tensor | None = None) -> bytes:
-    leaner = lean(network, example, block=BLOCK, output=output)
-    return onnx.convert(in_precision(leaner, example, precision), example, {})
+def _model(
+    network: nn.Module,
+    example: Tensor,
+    precision: str,
+    *,
+    output: Tensor | None = None,
+    compared: bool = True,
+    weights: onnx.Apart | None = None,
+) -> bytes:
+    def convert(leaner: nn.Module) -> bytes:
+        return onnx.convert(in_precision(leaner, example, precision), example, {}, weights=weights)
+
+    return lean_onnx(network, example, convert, block=BLOCK, output=output, compared=compared)
 
 
 ONNXRUNTIME = register(

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from convsmith.deploy import onnx
 from convsmith.deploy.agreement import Run
+from convsmith.deploy.backends.lean_onnx import lean_onnx
 from convsmith.deploy.backends.registry import Artefact, Backend, register
-from convsmith.deploy.passes.lean import lean
 from convsmith.deploy.precision import check_one_type
 from convsmith.deploy.program import plain
 from convsmith.deploy.telemetry import unreported
@@ -43,10 +43,20 @@ def load(threads=1):
 '''
 
 
-def prepare(network: nn.Module, example: Tensor, threads: int, precision: str, output: Tensor | None = None) -> Run:
+def prepare(
+    network: nn.Module,
+    example: Tensor,
+    threads: int,
+    precision: str,
+    *,
+    output: Tensor | None = None,
+    compared: bool = True,
+) -> Run:
     """A model compiled for the example's shape, and one for all other batch sizes when the first of them comes."""
     core = unreported("openvino").Core()
-    model = read_model(core, onnx_bytes(network, example, output))
+    weights = onnx.Apart(onnx.MEMORY)
+    data = onnx_bytes(network, example, output=output, compared=compared, weights=weights)
+    model = read_model(core, data, weights)
     fixed = model.clone()
     fixed.reshape(list(example.shape))
     chosen = settings(threads, precision)
@@ -90,21 +100,38 @@ def settings(threads: int, precision: str) -> dict[str, Any]:
     }
 
 
-def onnx_bytes(network: nn.Module, example: Tensor, output: Tensor | None = None) -> bytes:
+def onnx_bytes(
+    network: nn.Module,
+    example: Tensor,
+    *,
+    output: Tensor | None = None,
+    compared: bool = True,
+    weights: onnx.Apart | None = None,
+) -> bytes:
     """The ONNX model that OpenVINO reads, in float32; ValueError for a network of which a part has another type.
 
-    `output` is what the network gives for the example, where that is known.
+    `output` is what the network gives for the example, where that is known; `compared` as of `lean`, `weights` as of
+    `onnx.convert`.
     """
     check_one_type(network, example)
-    return onnx.convert(lean(network, example, output=output).float(), example.float(), {})
+
+    def convert(leaner: nn.Module) -> bytes:
+        return onnx.convert(leaner.float(), example.float(), {}, weights=weights)
+
+    return lean_onnx(network, example, convert, output=output, compared=compared)
 
 
-def read_model(core: Any, data: bytes) -> Any:
-    """OpenVINO's model of an ONNX one; ValueError names the operator that it lacks."""
+def read_model(core: Any, data: bytes, weights: onnx.Apart | None = None) -> Any:
+    """OpenVINO's model of an ONNX one, perhaps without its large weights; ValueError names the operator that it lacks.
+
+    It copies weights, so that they need not outlive this.
+    """
     try:
         return core.read_model(data)
     except RuntimeError as error:
-        raise ValueError(_refusal(data, str(error))) from error
+        if not weights:
+            raise ValueError(_refusal(data, str(error))) from error
+    return read_model(core, onnx.held(data, weights))  # one that takes no weights from outside
 
 
 def compile_model(core: Any, model: Any, settings: dict[str, Any], precision: str) -> Any:

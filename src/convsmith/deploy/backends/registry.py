@@ -46,7 +46,9 @@ class Backend:
     `requires` are the modules that it imports; `extra` is the extra of convsmith that installs them.
     `devices` are the types of the devices that it computes on.
     `thorough` says that it takes many seconds to prepare: `auto` tries it only where asked to be thorough.
-    `knows_eager` says that `prepare` takes what eager gives for the example as a fifth argument, `output`: a pass less.
+    `knows_eager` says that `prepare` rewrites the network (`lean`) and takes as `output` what eager gives for the
+    example, which spares a pass; and another one with `compared=False`: then the rewritten network is not compared with
+    eager before it runs.
     `write(network, example, folder, precision)` gets the like, and writes into an empty folder what a user ships; None:
     there is nothing to ship.
     """
