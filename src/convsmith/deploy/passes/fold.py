@@ -219,12 +219,12 @@ def _fold(layer: Any, norm: Any) -> None:
     beta = 0.0 if norm.bias is None else norm.bias.double()
     scale = gamma * (norm.running_var.double() + norm.eps).rsqrt()
     bias = 0.0 if layer.bias is None else layer.bias.double()
-    weight = layer.weight.double()
+    weight = layer.weight.to(torch.float64, copy=True)
     if isinstance(layer, _ConvTransposeNd):  # (in, out / groups, ...), the groups one after the other along `in`
         grouped = weight.unflatten(0, (layer.groups, -1))
         weight = (grouped * scale.view(layer.groups, 1, -1, *[1] * (weight.dim() - 2))).flatten(0, 1)
     else:
-        weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+        weight *= scale.view(-1, *[1] * (weight.dim() - 1))
     bias = (bias - norm.running_mean.double()) * scale + beta
     trainable, dtype = layer.weight.requires_grad, layer.weight.dtype
     layer.weight = nn.Parameter(weight.to(dtype), requires_grad=trainable)
