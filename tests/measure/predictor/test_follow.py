@@ -2,6 +2,7 @@
 
 import gc
 from random import Random
+from threading import Thread
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import convsmith as cs
 from convsmith.arch import block as registered_block
 from convsmith.deploy.uncollected import uncollected
 from convsmith.measure.predictor.describe import _exported, describe
-from convsmith.measure.predictor.follow import NoValues, follow
+from convsmith.measure.predictor.follow import follow, no_values
 from convsmith.measure.predictor.sizes import resized
 from convsmith.measure.predictor.tape import NotFollowedError
 from convsmith.nn import BatchNorm, ConvNormAct, InvertedResidual, ShuffleUnitV2
@@ -187,8 +188,15 @@ def test_telling_a_network_draws_no_random_numbers_and_weights_are_drawn_elsewhe
     before = torch.get_rng_state()
     describe(network, (1, 3, 18, 18), None)
     assert torch.equal(torch.get_rng_state(), before)
-    with NoValues():
+    drawn = []
+    with no_values():
         assert nn.Conv2d(3, 4, 3).weight.shape == (4, 3, 3, 3)
+        assert nn.BatchNorm2d(4).running_var.shape == (4,)
+        assert torch.equal(torch.get_rng_state(), before)
+        other = Thread(target=lambda: drawn.append(nn.Conv2d(3, 4, 3).weight.std().item()))
+        other.start()
+        other.join()
+    assert drawn[0] > 0.01
     torch.manual_seed(0)
     first = nn.Conv2d(3, 4, 3).weight
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ from convsmith.arch import Architecture, BlockSpec, remembered, when_redefined
 from convsmith.deploy import onnx
 from convsmith.deploy.onnx.graph import OPSET
 from convsmith.deploy.passes.lean import lean
-from convsmith.measure.predictor.follow import NoValues, follow
+from convsmith.measure.predictor.follow import follow, no_values
 from convsmith.measure.predictor.graph import Graph, Op, Shape, read
 from convsmith.measure.predictor.merged import merge_convolutions
 from convsmith.measure.predictor.sizes import resized
@@ -113,7 +113,7 @@ def _followed(spec: BlockSpec, shape: Shape) -> Graph | None:
         if known is not None:
             return resized(known, shape)
         with torch.random.fork_rng(devices=[]):
-            with NoValues():
+            with no_values():
                 module, _ = build_block(spec, shape[1], spec.block)
             if not all(type(own).__module__.startswith(("convsmith.", "torch.nn.")) for own in module.modules()):
                 return None

@@ -7,13 +7,16 @@ else as it is. This writes the graph of such a block at once, and refuses every 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from convsmith.deploy.onnx.graph import OPSET
 from convsmith.measure.predictor.graph import Graph, Shape
@@ -22,18 +25,31 @@ from convsmith.measure.predictor.tape import FUNCTIONS, INPUT, Map, NotFollowedE
 from convsmith.nn import BatchNorm
 from convsmith.nn.channels import pair
 
+FILLED: tuple[Any, ...] = (_ConvNd, _NormBase, nn.Linear)
+_CHANGING = RLock()
 
-class NoValues(TorchFunctionMode):
-    """Inside of this block, layers are made without drawing their weights, which takes long for large ones.
 
-    The meta device would do, and takes a third longer.
+@contextmanager
+def no_values() -> Iterator[None]:
+    """Inside of this block, this thread makes convolutions, norms and linear layers without filling their weights.
+
+    To draw large weights takes long, and a mode of torch that tells it not to takes a third of what a block takes; the
+    meta device takes more than that. So the layers' own method steps aside, for this thread alone.
     """
+    own = get_ident()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call the function, unless it fills a tensor at random."""
-        if func in DRAWN:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
+    def stepping_aside(reset: Callable[[Any], None]) -> Callable[[Any], None]:
+        return lambda layer: None if get_ident() == own else reset(layer)
+
+    with _CHANGING:
+        methods = {kind: kind.reset_parameters for kind in FILLED}
+        try:
+            for kind, reset in methods.items():
+                kind.reset_parameters = stepping_aside(reset)
+            yield
+        finally:
+            for kind, reset in methods.items():
+                kind.reset_parameters = reset
 
 
 def follow(module: nn.Module, shape: Shape) -> tuple[Graph, bool]:
@@ -192,7 +208,6 @@ def _dropout(x: Map, p: float = 0.5, training: bool = True, inplace: bool = Fals
     return x
 
 
-DRAWN = frozenset((nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.uniform_, nn.init.normal_))
 FUNCTIONS |= {
     torch.conv2d: _conv,
     F.linear: _linear,
