@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import signature
 from typing import TYPE_CHECKING
+
+from convsmith.cli.foreign import foreign
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,7 +38,8 @@ def subjects(names: list[str]) -> list[Subject]:
     found: dict[str, Subject] = {}
     for name in names:
         if ":" in name:
-            found[name] = _foreign(name)
+            channels, size, build = foreign(name)
+            found[name] = Subject(name, channels, size, None, build)
         elif name.endswith(".json"):
             found[name] = _own(name)
         elif any(character in name for character in "*?["):
@@ -78,47 +78,3 @@ def _own(name: str) -> Subject:
     architecture = zoo.find(name)
     size = architecture.reference.input_size if architecture.reference else 224
     return Subject(name, architecture.in_channels, size, architecture, lambda: zoo.create_model(architecture).eval())
-
-
-def _foreign(name: str) -> Subject:
-    library, _, model = name.partition(":")
-    if library == "torchvision":
-        import torchvision
-
-        known = torchvision.models.list_models()
-        return Subject(name, 3, 224, None, _checked(name, model, known, lambda: _of_torchvision(model)))
-    if library == "timm":
-        try:
-            import timm
-        except ImportError:
-            raise ImportError(f"{name} needs timm; pip install timm") from None
-        build = _checked(name, model, timm.list_models(), lambda: timm.create_model(model).eval())
-        config = timm.get_pretrained_cfg(model)
-        channels, size, _ = config.input_size if config else (3, 224, 224)
-        return Subject(name, channels, size, None, build)
-    raise ValueError(f"unknown library {library!r} in {name!r}; other libraries are timm:NAME and torchvision:NAME")
-
-
-def _of_torchvision(model: str) -> nn.Module:
-    """A network of torchvision, without its warnings that a default will change, which is its own affair.
-
-    Those of detection and segmentation would fetch weights of their backbone.
-    """
-    import torchvision
-
-    builder = torchvision.models.get_model_builder(model)
-    options = {"weights_backbone": None} if "weights_backbone" in signature(builder).parameters else {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        network: nn.Module = builder(**options).eval()
-    return network
-
-
-def _checked(name: str, model: str, known: list[str], build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    if model not in known:
-        close = difflib.get_close_matches(model, known, n=3)
-        library = name.partition(":")[0]
-        lists = "timm.list_models()" if library == "timm" else "torchvision.models.list_models()"
-        remedy = f"; did you mean {' or '.join(close)}?" if close else f"; {lists} names them all"
-        raise ValueError(f"unknown network {name!r}{remedy}")
-    return build
