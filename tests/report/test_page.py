@@ -141,7 +141,7 @@ def test_a_folder_that_is_no_run_is_said(tmp_path, folders):
         with pytest.raises(ValueError, match=message):
             cs.report.write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
-    with pytest.raises(ValueError, match=r"the page is a file, and \S* is a folder"):
+    with pytest.raises(ValueError, match=r"the path must name a file, and \S* is a folder"):
         cs.report.write(folders / "train", tmp_path)
 
 
