@@ -6,6 +6,7 @@ import pytest
 
 import convsmith as cs
 from convsmith.arch import BlockSpec, block_names, registered
+from convsmith.arch.integers import is_integral
 from convsmith.nn import BatchNorm, Branches, ConvNormAct, Identity, MaxPool
 from convsmith.testing import BlockContract
 
@@ -161,6 +162,23 @@ def calls() -> list[BlockSpec]:
             widths = {key: value for key, value in WIDTHS.items() if key in required}
             found.append(cs.spec(entry.constructor, **{**widths, **arguments}))
     return found
+
+
+def test_no_block_is_built_with_numbers_that_are_not_integers_where_it_has_integers():
+    asked = 0
+    for call in calls():
+        entry, in_channels = registered(call.block), IN_CHANNELS.get(call.block, 16)
+        for name, parameter in entry.signature.parameters.items():
+            value = in_channels if name == "in_channels" else call.get(name)
+            if not is_integral(parameter.annotation) or value is None:
+                continue
+            wrong = tuple(map(float, value)) if isinstance(value, tuple) else float(value)
+            for given in (wrong, True):
+                arguments = {"in_channels": in_channels, **dict(call.arguments), name: given}
+                with pytest.raises(TypeError, match=rf"^{entry.name}\.{name} must be .*int"):
+                    entry.constructor(**arguments)
+                asked += 1
+    assert asked > 500
 
 
 @pytest.mark.parametrize("call", calls(), ids=str)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
+from convsmith.arch.integers import checking
+
 C = TypeVar("C", bound=type[Any])
 
 _BLOCKS: dict[str, RegisteredBlock] = {}
@@ -42,6 +44,7 @@ def block(name: str, *, carries: int = 1) -> Callable[[C], C]:
 
     The class takes `in_channels` first (a tuple of channels when `carries > 1`), has serialisable arguments and an
     attribute `out_channels`. The same class defined again, as in a notebook, takes the place of the one before.
+    Built with a float or a bool where its signature has an integer, the class raises TypeError.
     """
     if not name.isidentifier() or name != name.lower():
         raise ValueError(f"a block's name must be snake_case, got {name=}")
@@ -58,7 +61,8 @@ def block(name: str, *, carries: int = 1) -> Callable[[C], C]:
             raise TypeError(f"the first argument of a block must be in_channels, got {first!r} in {cls.__qualname__}")
         cls.block_name = name
         cls.carries = carries
-        _BLOCKS[name] = RegisteredBlock(name, cls, carries)
+        entry = _BLOCKS[name] = RegisteredBlock(name, cls, carries)
+        cls.__init__ = checking(cls.__init__, lambda: entry.signature, name)
         if known is not None:
             for forget in _FORGET:
                 forget()
