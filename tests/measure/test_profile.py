@@ -59,7 +59,9 @@ def found():
 
 
 def test_each_operator_with_its_module_and_category(found):
-    assert [(step.module, step.operator, step.category) for step in found.steps] == EXPECTED
+    # The shuffle is torch's operator, or ours where it is built.
+    steps = [(step.module, step.operator.removeprefix("convsmith::"), step.category) for step in found.steps]
+    assert steps == EXPECTED
     assert found.unknown == ()
 
 

@@ -53,9 +53,8 @@ def test_the_shuffle_transposes_groups_and_channels():
 @pytest.mark.parametrize("small", [True, False])
 @pytest.mark.usefixtures("operators")
 def test_the_shuffle_and_its_gradient_keep_the_memory_format(small, memory_format, groups, monkeypatch):
-    if not small:  # large maps are shuffled in another way
-        for size in ("shuffle._SMALL", "shuffle_cpu._LARGE", "shuffle_cpu._LARGE_ROWS"):
-            monkeypatch.setattr(f"convsmith.nn.{size}", 0)
+    if not small:  # without operators, large maps are shuffled in another way
+        monkeypatch.setattr("convsmith.nn.shuffle._SMALL", 0)
     x = torch.randn(2, 60, 5, 4).to(memory_format=memory_format).requires_grad_()
     y = ChannelShuffle(60, groups=groups)(x)
     assert torch.equal(y, shuffled(x, groups))
@@ -67,11 +66,11 @@ def test_the_shuffle_and_its_gradient_keep_the_memory_format(small, memory_forma
 
 
 @needs_a_compiler
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.complex64])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.complex64, torch.complex128])
 def test_the_operator_of_the_shuffle(dtype):
     assert native.is_built()
-    # Fewer values than a register, as many, more and a rest; all counts of groups, of which those of two are riffled.
-    for channels in (6, 15, 16, 17, 33, 35, 48, 60, 87, 120, 128, 240):
+    # Fewer values than a register, as many, more and a rest; all counts of groups, of which those of few are riffled.
+    for channels in (6, 15, 16, 17, 33, 35, 48, 60, 84, 87, 120, 128, 240):
         for groups, form in product((g for g in range(1, channels + 1) if channels % g == 0), (ROWS, LAST)):
             x = torch.randn(3, channels, 3, 3).mul(100).to(dtype).contiguous(memory_format=form)[1:]
             y = torch.ops.convsmith.channel_shuffle(x, groups)
@@ -80,15 +79,33 @@ def test_the_operator_of_the_shuffle(dtype):
     x = torch.randn(2, 6, 5, 4).to(dtype).contiguous(memory_format=LAST)
     assert torch.ops.convsmith.channel_shuffle(x[:0], 2).shape == (0, 6, 5, 4)
     for check in ("test_schema", "test_faketensor"):
-        torch.library.opcheck(torch.ops.convsmith.channel_shuffle.default, (x, 2), test_utils=check)
+        for given in (x, x[:, :, ::2]):
+            torch.library.opcheck(torch.ops.convsmith.channel_shuffle.default, (given, 2), test_utils=check)
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("form", [ROWS, LAST])
+@pytest.mark.parametrize("channels", [30, 64])
+def test_maps_larger_than_the_caches_are_written_past_them(channels, form):
+    """By several threads, whose parts begin within lines of the cache."""
+    assert native.is_built()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for side in (55, 23):  # a plane of more and of fewer bytes than are put together at a time
+            x = torch.randint(256, (-(-(13 << 20) // (channels * side**2)), channels, side, side), dtype=torch.uint8)
+            x = x.contiguous(memory_format=form)
+            for groups in (2, 15 if channels == 30 else 32):
+                assert torch.equal(torch.ops.convsmith.channel_shuffle(x, groups), shuffled(x, groups))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @needs_a_compiler
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by torch itself, where tangents are first used
 @pytest.mark.parametrize("form", [ROWS, LAST])
-def test_the_derivatives_of_the_operator(form, monkeypatch):
+def test_the_derivatives_of_the_operator(form):
     assert native.is_built()
-    monkeypatch.setattr("convsmith.nn.shuffle_cpu._LARGE_ROWS", 0)
     block = ChannelShuffle(12, groups=3)
     x = torch.randn(2, 12, 3, 2, dtype=torch.float64).to(memory_format=form).requires_grad_()
     assert torch.autograd.gradcheck(block, x, check_forward_ad=True, check_batched_grad=True)
@@ -99,18 +116,54 @@ def test_the_derivatives_of_the_operator(form, monkeypatch):
     view = torch.randn(3, 12, 5, 4)[:, :, ::2]  # dense in neither order
     assert "convsmith::channel_shuffle" in called(block, view)
     assert torch.equal(block(view), shuffled(view, 3))
+    assert not block(x.detach()).requires_grad
+    with torch.inference_mode():
+        assert torch.equal(block(x.detach().clone()), shuffled(x.detach(), 3))
+
+
+@needs_a_compiler
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_transforms_follow_the_shuffle_where_the_operator_is_built():
+    assert native.is_built()
+    block, x = ChannelShuffle(12, groups=3), torch.randn(2, 12, 3, 2)
+    out, tangent = torch.func.jvp(block, (x,), (x.cos(),))
+    assert torch.equal(out, shuffled(x, 3))
+    assert torch.equal(tangent, shuffled(x.cos(), 3))
+    leaf = x.clone().requires_grad_()
+    y = block(leaf)
+    gradients = torch.randn(4, *y.shape)
+
+    def pulled_back(gradient):  # of a graph that was recorded outside
+        return torch.autograd.grad(y, leaf, gradient, retain_graph=True)[0]
+
+    for gradient, own in zip(gradients, torch.func.vmap(pulled_back)(gradients), strict=True):
+        assert torch.equal(shuffled(own, 3), gradient)
+    for image, own in zip(
+        x, torch.func.vmap(torch.func.grad(lambda image: block(image[None]).pow(3).sum()))(x), strict=True
+    ):
+        torch.testing.assert_close(own, 3 * image**2)
+
+
+@needs_a_compiler
+def test_what_only_stands_for_a_map_is_shuffled_as_torch_does():
+    assert native.is_built()
+    block, x = ChannelShuffle(12, groups=3), torch.randn(2, 12, 3, 2, dtype=torch.complex64)
+    assert torch.equal(block(x.conj()), shuffled(x, 3).conj())
+    assert torch.equal(block(x.conj().imag), shuffled(-x.imag, 3))
+    assert torch.equal(block(torch._efficientzerotensor(2, 12, 3, 2)), torch.zeros(2, 12, 3, 2))
+    assert torch.equal(block(x[0].real[None].expand(3, -1, -1, -1)), shuffled(x[:1].real, 3).expand(3, -1, -1, -1))
+    assert torch.equal(block(x.real[:, :, 0]), shuffled(x.real, 3)[:, :, 0])  # of three dimensions
+    with pytest.raises(RuntimeError, match="divisible"):
+        block(torch.randn(2, 10, 3, 2))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace.*` is deprecated", "ignore::torch.jit.TracerWarning")
 def test_eager_passes_take_the_operator_where_it_is_built_and_nobody_follows_values(operators):
     block, x = ChannelShuffle(60, groups=3), torch.randn(2, 60, 5, 4).to(memory_format=torch.channels_last)
-    assert ("convsmith::channel_shuffle" in called(block, x)) == operators
-    for other in (
-        called(block, x, follows_values=True),
-        called(block, x.contiguous()),
-        called(ChannelShuffle(60, groups=6), x),
-    ):
-        assert "convsmith::channel_shuffle" not in other
+    for given in (x, x.contiguous(), x.clone().requires_grad_()):
+        assert ("convsmith::channel_shuffle" in called(block, given)) == operators
+    assert "convsmith::channel_shuffle" not in called(block, x, follows_values=True)
+    assert "convsmith::channel_shuffle" not in called(block, x.to("meta"))
     assert "convsmith::" not in str(torch.jit.trace(block, x).graph)
     images = torch.func.vmap(lambda image: block(image[None])[0])(x)
     assert torch.equal(images, block(x))

@@ -18,6 +18,7 @@ import platform
 import shlex
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 SOURCES = tuple(sorted(Path(__file__).parent.glob("*_cpu.cpp")))
 HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
-FLAGS = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC")
+FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC")
 OPERATORS = ("shift", "channel_shuffle")
 LARGEST_ITEM = 8  # bytes of a value
 _PLAIN = (Tensor, nn.Parameter)
@@ -64,6 +65,13 @@ def serves(x: Tensor) -> bool:
     # Without gradients no derivative is recorded, and a tangent would be lost.
     tangents = forward_ad._current_level >= 0 and not torch.is_grad_enabled()
     return not (tangents or _get_tracing_state() or is_transformed() or is_followed())
+
+
+def is_plain_call(x: Tensor) -> bool:
+    """Whether the operators are loaded and this is a tensor, and no tracer, transform or mode follows the values."""
+    if not _load() or type(x) not in _PLAIN or _get_tracing_state() or _are_functorch_transforms_active():
+        return False
+    return not _len_torch_dispatch_stack() or not is_followed()
 
 
 def is_batched(x: Tensor) -> bool:
@@ -109,14 +117,17 @@ def _build() -> bool:
     try:
         from torch.utils.cpp_extension import include_paths, library_paths
 
-        paths = [*(f"-I{folder}" for folder in include_paths()), *(f"-L{folder}" for folder in library_paths())]
-        command = [*shlex.split(_compiler()), *FLAGS, *paths, *map(str, SOURCES), "-ltorch_cpu", "-lc10"]
-        library = _library()
+        compiler, library = shlex.split(_compiler()), _library()
         library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            made = Path(folder) / library.name
-            subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, timeout=300)
-            os.replace(made, library)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder, ThreadPoolExecutor() as side_by_side:
+            objects = [str(Path(folder) / f"{source.stem}.o") for source in SOURCES]
+            compiling = [*compiler, *FLAGS, *(f"-I{path}" for path in include_paths()), "-c"]
+            commands = ([*compiling, str(source), "-o", made] for source, made in zip(SOURCES, objects, strict=True))
+            list(side_by_side.map(_run, commands))
+            linked = Path(folder) / library.name
+            paths = (f"-L{path}" for path in library_paths())
+            _run([*compiler, "-shared", *objects, *paths, "-ltorch_cpu", "-lc10", "-o", str(linked)])
+            os.replace(linked, library)
     except subprocess.CalledProcessError as error:
         _say(error.stderr.decode(errors="replace")[-2000:])
         return False
@@ -125,6 +136,10 @@ def _build() -> bool:
         return False
     _load.cache_clear()
     return _load()
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
 
 
 def _library() -> Path:

@@ -9,38 +9,9 @@
 #include <cstring>
 #include <vector>
 
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
-
 namespace {
 
-// A register of bytes: the compiler's own vectors, which it has on every processor.
-typedef uint64_t Block __attribute__((vector_size(kRegister)));
 typedef uint64_t Narrow __attribute__((vector_size(16)));
-
-template <typename T>
-inline void store(char* to, const T& value) {
-  std::memcpy(to, &value, sizeof(T));
-}
-
-// Past the caches, to a line's beginning: the line is not read first, as it is where a part of it could stay as it was.
-template <typename T>
-inline void stream(char* to, const T& value) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 64) return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), __m512i(value));
-#elif defined(__AVX__)
-  if constexpr (sizeof(T) == 32) return _mm256_stream_si256(reinterpret_cast<__m256i*>(to), __m256i(value));
-#endif
-  store(to, value);
-}
-
-// What has been streamed is seen by other threads before what these are told next.
-inline void finish_streams() {
-#if defined(__SSE2__)
-  _mm_sfence();
-#endif
-}
 
 // Of each bit: that of `a` where the mask has one, else that of `b`.
 template <typename T>

@@ -16,7 +16,7 @@ from convsmith.nn.conv import ConvNormAct, DepthwiseSeparable
 from convsmith.nn.norm import BATCH_NORM
 from convsmith.nn.pool import AvgPool
 from convsmith.nn.shift_forms import is_channels_last
-from convsmith.nn.shuffle_cpu import by_operator, is_large, is_quick
+from convsmith.nn.shuffle_cpu import by_operator
 
 # For so few rows torch's channels-last kernel on the CPU, which transposes small matrices, takes up to 50 copies' time
 # on large maps, whose memory is new; on small ones it takes two.
@@ -46,12 +46,10 @@ class ChannelShuffle(nn.Module):
 @fx.wrap  # one node of a traced graph: it branches on the memory format
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:
     """`torch.nn.functional.channel_shuffle` of (N, C, H, W), which keeps channels-last and is quick in it."""
-    if torch.compiler.is_compiling() or native.is_transformed():
-        return F.channel_shuffle(x, groups)
-    last = is_channels_last(x)
-    # Whether it serves is asked before the size: one that a tracer or export stands for must not be compared.
-    if (last or is_large(x)) and native.serves(x) and is_quick(x, groups, channels_last=last):
-        return by_operator(x, groups, channels_last=last)
+    compiled = torch.compiler.is_compiling()
+    if not compiled and x.is_cpu and native.is_plain_call(x):
+        return by_operator(x, groups)
+    last = not (compiled or native.is_transformed()) and is_channels_last(x)
     if not last:
         return F.channel_shuffle(x, groups)
     # On CUDA torch's own form loses the channels-last format.

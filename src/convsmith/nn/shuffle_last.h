@@ -21,14 +21,15 @@ namespace {
 // Whether the processor permutes two registers of such items by indices in a few instructions.
 template <typename T>
 constexpr bool permutes() {
+  constexpr int64_t item = sizeof(T);
 #if defined(__AVX512VBMI__)
-  return true;
+  return item <= 8;
 #elif defined(__AVX512BW__)
-  return sizeof(T) >= 2;
+  return item >= 2 && item <= 8;
 #elif defined(__AVX2__)
-  return sizeof(T) >= 4;
+  return item >= 4 && item <= 8;
 #elif defined(__ARM_NEON)
-  return true;
+  return item <= 8;
 #else
   return false;
 #endif
@@ -124,82 +125,132 @@ void permute_pixels(const T* x, T* out, const Order<T>& order, int64_t channels)
   }
 }
 
-// kRows rows, as many values of each as a register holds: their columns one after the other; or back, columns to rows.
-template <typename T, int64_t kBytes, int kRows, bool kBack>
-void riffle(const T* x, T* out, int64_t columns) {
-  using Vector = typename Lanes<T, kBytes>::Vector;
-  constexpr int64_t lanes = Lanes<T, kBytes>::count;
-  Vector low, high;  // of two registers, alternately; or those in even and in odd places
-  for (int64_t i = 0; i < lanes; ++i) low[i] = T(kBack ? 2 * i : i % 2 * lanes + i / 2);
-  for (int64_t i = 0; i < lanes; ++i) high[i] = low[i] + T(kBack ? 1 : lanes / 2);
-  for (int64_t c = 0; c < columns; c += lanes) {
-    const int64_t at = std::min(c, columns - lanes);  // the last tile may overlap
-    Vector rows[kRows], made[kRows];
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) rows[r] = load<Vector>(kBack ? x + at * kRows + r * lanes : x + r * columns + at);
-#pragma GCC unroll 4
-    for (int factor = 1; factor < kRows; factor *= 2) {
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows / 2; ++r) {
-        const Vector a = rows[kBack ? 2 * r : r], b = rows[kBack ? 2 * r + 1 : r + kRows / 2];
-        made[kBack ? r : 2 * r] = __builtin_shuffle(a, b, low);
-        made[kBack ? r + kRows / 2 : 2 * r + 1] = __builtin_shuffle(a, b, high);
+// Which of the first so many whole numbers' factors comes first: cards are shuffled in as many heaps at a time.
+constexpr int smallest_factor(int rows) {
+  int factor = 2;
+  while (rows % factor) ++factor;
+  return factor;
+}
+
+// For each register of the result and each of `kHeaps` given ones but the first: where the lanes of what has been put
+// together so far, and of that register, go. Of heaps, the cards lie one of each after the other; or back.
+template <typename T, int kHeaps, int64_t kLanes, bool kBack>
+constexpr auto places() {
+  std::array<std::array<std::array<T, kLanes>, kHeaps - 1>, kHeaps> found{};
+  for (int made = 0; made < kHeaps; ++made) {
+    for (int given = 1; given < kHeaps; ++given) {
+      for (int64_t lane = 0; lane < kLanes; ++lane) {
+        const int64_t at = kBack ? lane * kHeaps + made : made * kLanes + lane;
+        const int64_t own = kBack ? at / kLanes : at % kHeaps, place = kBack ? at % kLanes : at / kHeaps;
+        found[made][given - 1][lane] = T(own == given ? kLanes + place : given == 1 && own == 0 ? place : lane);
       }
-      std::copy(made, made + kRows, rows);
+    }
+  }
+  return found;
+}
+
+template <typename T, int kHeaps, int64_t kBytes, bool kBack>
+struct Places {
+  alignas(64) static constexpr auto table = places<T, kHeaps, kBytes / int64_t(sizeof(T)), kBack>();
+};
+
+// `kLeft` times as many shuffles of all registers, one for each factor.
+template <typename T, int64_t kBytes, int kRows, int kLeft, bool kBack, typename Vector>
+inline __attribute__((always_inline)) void shuffle_heaps(Vector* rows) {
+  if constexpr (kLeft > 1) {
+    constexpr int heaps = smallest_factor(kLeft), cards = kRows / heaps;
+    const auto& table = Places<T, heaps, kBytes, kBack>::table;
+    Vector made[kRows];
+#pragma GCC unroll 16
+    for (int r = 0; r < cards; ++r) {
+#pragma GCC unroll 16
+      for (int h = 0; h < heaps; ++h) {
+        Vector all = rows[kBack ? heaps * r : r];
+#pragma GCC unroll 16
+        for (int given = 1; given < heaps; ++given) {
+          const Vector next = rows[kBack ? heaps * r + given : r + given * cards];
+          all = __builtin_shuffle(all, next, load<Vector>(table[h][given - 1].data()));
+        }
+        made[kBack ? r + h * cards : heaps * r + h] = all;
+      }
     }
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      T* const to = kBack ? out + r * columns + at : out + at * kRows + r * lanes;
-      std::memcpy(to, &rows[r], kBytes);
+    for (int r = 0; r < kRows; ++r) rows[r] = made[r];
+    shuffle_heaps<T, kBytes, kRows, kLeft / heaps, kBack>(rows);
+  }
+}
+
+// Of each pixel kRows rows, as many values of each as a register holds: their columns one after the other; or back,
+// columns to rows. Where there are fewer columns than that, what lies behind a pixel is read and written over.
+template <typename T, int64_t kBytes, int kRows, bool kBack>
+void riffle(const T* x, T* out, int64_t pixels, int64_t columns) {
+  using Vector = typename Lanes<T, kBytes>::Vector;
+  constexpr int64_t lanes = Lanes<T, kBytes>::count;
+  const int64_t end = std::max<int64_t>(0, columns - lanes);
+  for (int64_t p = 0; p < pixels; ++p, x += kRows * columns, out += kRows * columns) {
+    for (int64_t c = 0; c < columns; c += lanes) {
+      const int64_t at = std::min(c, end);  // the last tile may overlap
+      Vector rows[kRows];
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) rows[r] = load<Vector>(kBack ? x + at * kRows + r * lanes : x + r * columns + at);
+      shuffle_heaps<T, kBytes, kRows, kRows, kBack>(rows);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) std::memcpy(kBack ? out + r * columns + at : out + at * kRows + r * lanes, &rows[r], kBytes);
     }
   }
 }
 
 template <typename T>
-using Riffle = void (*)(const T*, T*, int64_t);
+using Riffle = void (*)(const T*, T*, int64_t, int64_t);
 
 template <typename T, int64_t kBytes, bool kBack>
 Riffle<T> riffling(int64_t rows) {
   switch (rows) {
     case 2: return &riffle<T, kBytes, 2, kBack>;
+    case 3: return &riffle<T, kBytes, 3, kBack>;
     case 4: return &riffle<T, kBytes, 4, kBack>;
+    case 5: return &riffle<T, kBytes, 5, kBack>;
+    case 6: return &riffle<T, kBytes, 6, kBack>;
+    case 7: return &riffle<T, kBytes, 7, kBack>;
     case 8: return &riffle<T, kBytes, 8, kBack>;
+    case 10: return &riffle<T, kBytes, 10, kBack>;
+    case 12: return &riffle<T, kBytes, 12, kBack>;
     case 16: return &riffle<T, kBytes, 16, kBack>;
     default: return nullptr;
   }
 }
 
-// Where the rows, or the columns, are so few and the other side fills a register, or half of one.
-template <typename T>
-Riffle<T> riffling(int64_t rows, int64_t columns) {
+// Whether the rows, or the columns, are so few, and the other side fills half of such a register: all pixels then, but
+// the last where it is not filled, which is left. How many pixels are made.
+template <typename T, int64_t kBytes>
+int64_t riffle_pixels(const T* x, T* out, int64_t pixels, int64_t rows, int64_t columns) {
   const int64_t few = std::min(rows, columns), many = std::max(rows, columns);
-  if (many >= Lanes<T>::count) return columns < rows ? riffling<T, kRegister, true>(few) : riffling<T, kRegister, false>(few);
-  if (2 * many < Lanes<T>::count) return nullptr;
-  return columns < rows ? riffling<T, kRegister / 2, true>(few) : riffling<T, kRegister / 2, false>(few);
+  const auto run = columns < rows ? riffling<T, kBytes, true>(few) : riffling<T, kBytes, false>(few);
+  if (!run || 2 * many < Lanes<T, kBytes>::count) return 0;
+  const int64_t made = many < Lanes<T, kBytes>::count ? pixels - 1 : pixels;
+  run(x, out, made, many);
+  return made;
 }
 
 // out[i * rows + j] = x[j * columns + i] of each pixel.
 template <typename T>
 void transpose_pixels(const T* x, T* out, int64_t pixels, int64_t rows, int64_t columns) {
   const int64_t channels = rows * columns;
+  int64_t p = 0;
   if constexpr (permutes<T>()) {
-    if (const auto run = riffling<T>(rows, columns)) {
-      for (int64_t p = 0; p < pixels; ++p) run(x + p * channels, out + p * channels, std::max(rows, columns));
-      return;
-    }
-    if (channels >= Lanes<T>::count) {
+    p = riffle_pixels<T, kRegister>(x, out, pixels, rows, columns);
+    if (p < pixels) p += riffle_pixels<T, kRegister / 2>(x + p * channels, out + p * channels, pixels - p, rows, columns);
+    if (p == 0 && channels >= Lanes<T>::count) {
       constexpr int64_t kTogether = 4;
       const Order<T>& order = order_of<T>(rows, columns);
-      int64_t p = 0;
       for (; p + kTogether <= pixels; p += kTogether)
         permute_pixels<T, kTogether>(x + p * channels, out + p * channels, order, channels);
       for (; p < pixels; ++p) permute_pixels<T, 1>(x + p * channels, out + p * channels, order, channels);
-      return;
     }
   }
-  for (int64_t p = 0; p < pixels; ++p, x += channels, out += channels)
+  for (; p < pixels; ++p)
     for (int64_t i = 0; i < columns; ++i)
-      for (int64_t j = 0; j < rows; ++j) out[i * rows + j] = x[j * columns + i];
+      for (int64_t j = 0; j < rows; ++j) out[p * channels + i * rows + j] = x[p * channels + j * columns + i];
 }
 
 }  // namespace
