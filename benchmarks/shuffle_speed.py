@@ -32,7 +32,7 @@ from convsmith.deploy.passes.fold import fold_norm
 from convsmith.deploy.passes.shuffles import unshuffle
 from convsmith.nn import build_operators
 
-# Batch, channels, side: units of ShuffleNet v1 and v2, in cache and out of it; and what a call takes that moves nothing.
+# Batch, channels, side: units of ShuffleNet v1 and v2, in cache and out of it; and a call that moves next to nothing.
 CALL = (1, 120, 1)
 SHAPES = ((1, 120, 28), (8, 240, 28), (8, 480, 14), (32, 240, 28))
 GROUPS = (2, 3, 4, 8)
