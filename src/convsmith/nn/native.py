@@ -40,8 +40,9 @@ _PLAIN = (Tensor, nn.Parameter)
 def build_operators() -> bool:
     """Compile the operators of the CPU if they are not there, and load them; whether that succeeded.
 
-    The compiler is that of the environment variable `CXX`, else g++; it takes some ten seconds, once. The library lies
-    in `$XDG_CACHE_HOME/convsmith`, or `~/.cache/convsmith`. What goes wrong is logged (`convsmith.nn.native`, INFO).
+    The compiler is that of the environment variable `CXX`, else g++; it takes ten to twenty seconds, once. The library
+    lies in `$XDG_CACHE_HOME/convsmith`, or `~/.cache/convsmith`. What goes wrong is logged (`convsmith.nn.native`,
+    INFO).
     """
     return is_built()
 

@@ -1,9 +1,9 @@
 // Channel shuffle of channels-last maps: each pixel is a small matrix that is transposed.
 //
-// Each block of the result draws its values from a few windows of the pixel, as wide as a register, one permutation of
-// two registers for every window after the first. Which value comes from where is worked out once for a shape, and so
-// any number of groups is served in the same way. For 2, 4, 8 or 16 rows, or columns, fewer permutations do: as cards
-// are shuffled, half into half, once for each factor of two.
+// Few rows, or columns, are riffled as cards are, so many heaps into one, once for each prime factor of their number: in
+// registers, one permutation of two for every heap after the first. Of other counts, each block of the result draws its
+// values from a few windows of the pixel, one permutation for every window after the first; which value comes from where
+// is worked out once for a shape, and so any number of groups is served.
 
 #pragma once
 
@@ -125,15 +125,15 @@ void permute_pixels(const T* x, T* out, const Order<T>& order, int64_t channels)
   }
 }
 
-// Which of the first so many whole numbers' factors comes first: cards are shuffled in as many heaps at a time.
+// As many heaps are riffled at a time.
 constexpr int smallest_factor(int rows) {
   int factor = 2;
   while (rows % factor) ++factor;
   return factor;
 }
 
-// For each register of the result and each of `kHeaps` given ones but the first: where the lanes of what has been put
-// together so far, and of that register, go. Of heaps, the cards lie one of each after the other; or back.
+// For each register of the result, and each of the `kHeaps` given ones but the first: which lane of what has been put
+// together so far, or of that register, each lane takes. Heaps to one, a card of each in turn; or back.
 template <typename T, int kHeaps, int64_t kLanes, bool kBack>
 constexpr auto places() {
   std::array<std::array<std::array<T, kLanes>, kHeaps - 1>, kHeaps> found{};
@@ -154,7 +154,7 @@ struct Places {
   alignas(64) static constexpr auto table = places<T, kHeaps, kBytes / int64_t(sizeof(T)), kBack>();
 };
 
-// `kLeft` times as many shuffles of all registers, one for each factor.
+// All registers, as many times as `kLeft`, which is what is left of the number of rows, has prime factors.
 template <typename T, int64_t kBytes, int kRows, int kLeft, bool kBack, typename Vector>
 inline __attribute__((always_inline)) void shuffle_heaps(Vector* rows) {
   if constexpr (kLeft > 1) {
@@ -220,8 +220,8 @@ Riffle<T> riffling(int64_t rows) {
   }
 }
 
-// Whether the rows, or the columns, are so few, and the other side fills half of such a register: all pixels then, but
-// the last where it is not filled, which is left. How many pixels are made.
+// All pixels where the rows, or the columns, are few and the other side fills such a register; but the last where it
+// fills only half of one; else none. How many are made.
 template <typename T, int64_t kBytes>
 int64_t riffle_pixels(const T* x, T* out, int64_t pixels, int64_t rows, int64_t columns) {
   const int64_t few = std::min(rows, columns), many = std::max(rows, columns);
