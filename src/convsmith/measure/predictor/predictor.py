@@ -165,14 +165,15 @@ class LatencyPredictor:
         shape = tuple(input_shape)
         with uncollected():
             found = [self._kernels(one, shape) for one in several]
-        if unknown != "ignore":
-            strange = [i for i, own in enumerate(found) if self._unknown(own, shape)]
-            if strange and unknown == "measure":  # but not again
+            strange = [i for i, own in enumerate(found) if unknown != "ignore" and self._unknown(own, shape)]
+            predicted = [] if strange else self._fitted.predict_ms(found)
+        if strange:
+            if unknown == "measure":  # but not again
                 measured = set(self._table.kernels)
                 strange = [i for i in strange if tuple(found[i]) not in measured]
-            if strange and unknown == "measure":
-                self.update([several[i] for i in strange], shape)
-            elif strange:
+                if strange:
+                    self.update([several[i] for i in strange], shape)
+            else:
                 names = "; ".join(self._unknown(found[strange[0]], shape)[:3])
                 warnings.warn(
                     f"{several[strange[0]].name} is predicted from what was never measured ({names}); "
@@ -180,7 +181,7 @@ class LatencyPredictor:
                     UnknownKernelWarning,
                     stacklevel=2,
                 )
-        predicted = self._fitted.predict_ms(found)
+            predicted = self._fitted.predict_ms(found)
         return predicted[0] if isinstance(architecture, Architecture) else predicted
 
     def unknown(self, architecture: Architecture, input_shape: Shape) -> list[str]:
