@@ -7,6 +7,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -17,7 +18,7 @@ def checking(construct: F, signature: Callable[[], inspect.Signature], name: str
 
     Else 2.0 groups would be built with, and fail, or compute something else, in the middle of a forward pass.
     """
-    known: list[inspect.Signature | None] = []  # evaluated at the first call, when all annotations are defined
+    known: list[_Integers | None] = []  # evaluated at the first call, when all annotations are defined
 
     @functools.wraps(construct)
     def constructed(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -38,23 +39,44 @@ def is_integral(annotation: Any) -> bool:
     return annotation is int
 
 
-def _evaluated(signature: Callable[[], inspect.Signature]) -> inspect.Signature | None:
+@dataclass(frozen=True)
+class _Integers:
+    """Which parameters are integers, sorted out once: a search builds many blocks.
+
+    `places` are the names of positional parameters; `annotations` those that have integers, and whether one will do.
+    """
+
+    signature: inspect.Signature
+    places: tuple[str, ...]
+    annotations: dict[str, tuple[Any, bool]]
+
+    @classmethod
+    def of(cls, signature: inspect.Signature) -> _Integers:
+        """Those of a signature."""
+        parameters = signature.parameters.values()
+        places = tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+        integral = [p for p in parameters if is_integral(p.annotation)]
+        return cls(signature, places, {p.name: (p.annotation, _fits(1, p.annotation)) for p in integral})
+
+
+def _evaluated(signature: Callable[[], inspect.Signature]) -> _Integers | None:
     try:
-        return signature()
+        return _Integers.of(signature())
     except NameError:  # an annotation that is imported for type checkers only
         return None
 
 
-def _check(signature: inspect.Signature, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    try:
-        given = signature.bind(*args, **kwargs).arguments
-    except TypeError:  # the constructor says it itself
-        return
-    for key, value in given.items():
-        annotation = signature.parameters[key].annotation
-        if is_integral(annotation) and not _fits(value, annotation):
-            shown = annotation.__name__ if annotation is int else str(annotation)
-            raise TypeError(f"{name}.{key} must be {shown}, got {value!r}")
+def _check(given: _Integers, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    for key, value in (*zip(given.places, args, strict=False), *kwargs.items()):
+        annotation, is_one = given.annotations.get(key, (None, False))
+        if annotation is None or (is_one and type(value) is int) or _fits(value, annotation):
+            continue
+        try:
+            given.signature.bind(*args, **kwargs)
+        except TypeError:  # the constructor says it itself
+            return
+        shown = annotation.__name__ if annotation is int else str(annotation)
+        raise TypeError(f"{name}.{key} must be {shown}, got {value!r}")
 
 
 def _fits(value: Any, annotation: Any) -> bool:
