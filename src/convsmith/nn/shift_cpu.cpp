@@ -5,6 +5,7 @@
 #include "shift_grid.h"
 #include "shift_last.h"
 #include "shift_rows.h"
+#include "shift_walk.h"
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
@@ -27,13 +28,19 @@ void shift_rows(const char* x, char* out, int64_t batch, const Size& s, const Mo
   });
 }
 
+// Down the map, but not where it is large and cannot be streamed: its columns would be read before they are written.
+auto on_grid(const Last& call) {
+  if (call.large() && !call.streams()) return tiling(call.m.kernel_size, call.pixels.together);
+  return call.m.kernel_size == 3 ? walking<3>(call) : walking<5>(call);
+}
+
 template <typename T>
 void shift_last(const char* x, char* out, int64_t batch, const Size& s, const Moves& m, int64_t item) {
   const Pixels& pixels = pixels_of(s, m, item, sizeof(T));
   const int64_t pixel = s.channels * item;
   const char* const nothing = zeros(std::max<int64_t>(s.width, 16) * pixel);
   const Last call{x, out, s, m, pixels, nothing, batch, pixel};
-  const auto run = pixels.form == Form::kJoin ? joining<T>(pixels.together) : on_grid(pixels.form, m.kernel_size, pixels.together);
+  const auto run = pixels.form == Form::kJoin ? joining<T>(pixels.together) : on_grid(call);
   torch::stable::parallel_for(0, batch * s.rows, grain_of(s.columns * pixel), [&](int64_t first, int64_t last) {
     run(call, first, last);
     finish_streams();

@@ -1,4 +1,5 @@
-// The shift of channels-last maps whose blocks read many taps: what they read above and below, then left and right.
+// The shift of channels-last maps whose blocks read many taps where no column of them should be walked down: in tiles,
+// what they read above and below, then left and right.
 
 #pragma once
 
@@ -64,48 +65,6 @@ void make_tiles(const Last& call, int64_t row) {
   }
 }
 
-// One block of the pixels of kRows rows, from left to right. What its channels read above and below is joined (`down`)
-// and added to the kSize blocks of the row that read here (`right`), of which one then is done. For kernels too large
-// for tiles: each pixel is read once. Where pixels lie multiples of 1024 bytes apart the reads share few sets of the
-// first cache: 1024 channels take twice the time of 1040.
-template <int kSize, int kRows>
-void slide(const char* const* lines, const Block* masks, const Steps call, int64_t count, char* to, const char* ahead) {
-  constexpr int64_t kReach = kSize / 2;
-  Block down[kSize], right[kSize], coming[kRows][kSize]{};
-  std::copy(masks, masks + kSize, down);
-  std::reverse_copy(masks + kSize, masks + 2 * kSize, right);
-  for (int64_t i = 0; i < count + kReach; ++i) {
-    Block read[kRows]{};
-    if (i < count) {
-      for (int h = 0; h < kSize + kRows - 1; ++h) {
-        const Block block = load<Block>(lines[h] + i * call.pixel);
-        for (int r = std::max(0, h + 1 - kSize); r <= std::min(h, kRows - 1); ++r) read[r] |= block & down[h - r];
-      }
-      for (int r = 0; r < kRows; ++r) __builtin_prefetch(ahead + (i * kRows + r) * kRegister, 0, 2);
-    }
-    for (int r = 0; r < kRows; ++r) {
-      for (int q = 0; q < kSize; ++q) coming[r][q] |= read[r] & right[q];
-      char* const done = to + r * call.line + (i - kReach) * call.pixel;
-      if (i >= kReach) call.streams ? stream(done, coming[r][0]) : store(done, coming[r][0]);
-      for (int q = 0; q + 1 < kSize; ++q) coming[r][q] = coming[r][q + 1];
-      coming[r][kSize - 1] = Block{};
-    }
-  }
-}
-
-template <int kSize, int kRows>
-void slide_along(const Last& call, int64_t row) {
-  const int64_t image = row / call.s.rows, h = row % call.s.rows, pixel = call.pixel, width = call.s.width;
-  const char* ahead = call.ahead(image, h, kRows);
-  const Block* masks = call.pixels.masks.data();
-  for (int64_t b = 0; b < pixel; b += kRegister, masks += 2 * kSize, ahead += width * kRegister * kRows) {
-    const int64_t at = std::min(b, pixel - kRegister);
-    const char* lines[kSize + kRows - 1];
-    for (int i = 0; i < kSize + kRows - 1; ++i) lines[i] = call.row(image, h + i - kSize / 2) + at;
-    slide<kSize, kRows>(lines, masks, Steps(call), width, call.out + row * call.line + at, ahead);
-  }
-}
-
 // kRows rows at a time, and one by one those that are left of an image or of a thread's share.
 template <int kRows, typename Many, typename One>
 void by_rows(const Last& call, int64_t first, int64_t last, Many many, One one) {
@@ -121,12 +80,7 @@ void tile_rows(const Last& call, int64_t first, int64_t last) {
   by_rows<2>(call, first, last, make_tiles<kSize, 2, kPixels>, make_tiles<kSize, 1, kPixels>);
 }
 
-inline void slide_rows(const Last& call, int64_t first, int64_t last) {
-  by_rows<3>(call, first, last, slide_along<5, 3>, slide_along<5, 1>);
-}
-
-inline auto on_grid(Form form, int64_t kernel_size, int64_t together) {
-  if (form == Form::kSlide) return &slide_rows;
+inline auto tiling(int64_t kernel_size, int64_t together) {
   if (kernel_size == 5) return &tile_rows<5, 4>;  // more do not fit into the registers
   switch (together) {
     case 8: return &tile_rows<3, 8>;

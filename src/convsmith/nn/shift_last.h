@@ -1,8 +1,8 @@
 // The shift of channels-last maps: each block of a pixel is joined from the blocks of the pixels that its channels read.
 //
 // Blocks of few taps are joined from these (`join_rows`). Where they are of many, the moves down and those to the right
-// are made one after the other, k + k parts instead of k * k (`shift_grid.h`). No loop over channels asks whether a
-// pixel is inside: pixels outside are read where zeros lie.
+// are made one after the other, k + k parts instead of k * k (`shift_walk.h`; `shift_grid.h`). No loop over channels asks
+// whether a pixel is inside: pixels outside are read where zeros lie.
 
 #pragma once
 
@@ -17,10 +17,10 @@ namespace {
 // will not be found in a cache anyway.
 constexpr int64_t kFar = 6 << 20, kStreamed = 8 << 20;
 
-// Bytes of a pixel from which on tiles of 5 x 5 taps would read from too few sets of the first cache.
+// Bytes of a pixel from which on a few of them fill the sets of the first cache that they share.
 constexpr int64_t kWide = 1024;
 
-enum class Form { kJoin, kTiles, kSlide };
+enum class Form { kJoin, kGrid };
 
 // What a call needs beside the map, made once for maps of a kind.
 struct Pixels {
@@ -33,9 +33,9 @@ struct Pixels {
 };
 
 // Pixels of a tile: those that leave the fewest to be made twice at the end of a row.
-inline int64_t tile_of(int64_t columns) {
+inline int64_t tile_of(int64_t columns, std::initializer_list<int64_t> sizes = {8, 7, 4}) {
   int64_t best = 1, least = 0;
-  for (const int64_t pixels : {8, 7, 4}) {
+  for (const int64_t pixels : sizes) {
     const int64_t made = (columns + pixels - 1) / pixels * pixels;
     if (pixels <= columns && (best == 1 || made < least)) best = pixels, least = made;
   }
@@ -73,7 +73,7 @@ inline Pixels make_pixels(const Moves& m, int64_t channels, int64_t item, int64_
   std::vector<char> masks;
   const bool grid = block == kRegister && m.stride == 1 && m.dilation == 1 && together > 1;
   if (grid && ((k == 3 && most > 4) || (k == 5 && most > 6))) {
-    pixels.form = k == 3 || channels * item < kWide ? Form::kTiles : Form::kSlide;
+    pixels.form = Form::kGrid;
     for (const auto& taps : blocks) {
       for (int64_t part = 0; part < k; ++part) add_mask(masks, taps, [=](int64_t tap) { return tap / k == part; });
       for (int64_t part = 0; part < k; ++part) add_mask(masks, taps, [=](int64_t tap) { return tap % k == part; });
@@ -121,10 +121,9 @@ struct Last {
 
   bool far() const { return batch * (s.height * line + s.rows * out_line) >= kFar; }
 
-  bool streams() const {
-    const bool aligned = pixel % kRegister == 0 && reinterpret_cast<uintptr_t>(out) % kRegister == 0;
-    return aligned && batch * s.rows * out_line >= kStreamed;
-  }
+  bool large() const { return batch * s.rows * out_line >= kStreamed; }
+
+  bool streams() const { return large() && pixel % kRegister == 0 && reinterpret_cast<uintptr_t>(out) % kRegister == 0; }
 
   bool inside(int64_t h) const { return h >= 0 && h < s.height; }
 
