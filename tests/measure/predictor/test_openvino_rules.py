@@ -141,6 +141,29 @@ def with_zeros(w, x):
     return w.conv(w.act(y, "relu"), 8, stride=2)
 
 
+def still(w, x):
+    """A shuffle that moves nothing, as of groups of one channel."""
+    return w.shuffle(x, w.shapes[x][0])
+
+
+def viewed(w, x, act):
+    """An activation between a view as groups and a view back."""
+    y = w.op("Reshape", [x, w._sizes(1, 4, 8, 16, 16)], (4, 8, 16, 16))
+    return w.op("Reshape", [w.act(y, act), w._sizes(1, 32, 16, 16)], (32, 16, 16))
+
+
+def with_axis(w, x):
+    """An activation between an axis that is put in and its removal."""
+    y = w.op("Unsqueeze", [x, w._sizes(2)], (32, 1, 16, 16))
+    return w.op("Squeeze", [w.act(y, "relu"), w._sizes(2)], (32, 16, 16))
+
+
+def transposed(w, x):
+    """Two transpositions of one pixel, with a silu between."""
+    y = w.op("Transpose", [x], (1, 1, 32), perm=(0, 2, 3, 1))
+    return w.op("Transpose", [w.act(y, "silu")], (32, 1, 1), perm=(0, 3, 1, 2))
+
+
 CASES = {
     "a stride behind groups with zeros as biases": with_zeros,
     "a dilated depthwise convolution": lambda w, x: w.conv(x, 32, (3, 3), groups=32, dilation=2),
@@ -178,6 +201,27 @@ CASES = {
     "without bias": lambda w, x: w.act(w.conv(w.conv(x, 32, bias=False), 32, groups=4, bias=False), "relu"),
     "rows and columns moved by one": lambda w, x: w.conv(w.crop(w.pad(x)), 8, stride=2),
     "a shuffle that moves nothing": lambda w, x: w.conv(w.shuffle(w.act(x, "relu"), 32), 8),
+    "a stride behind a shuffle that moves nothing": lambda w, x: w.conv(still(w, w.act(x, "relu")), 8, stride=2),
+    "a stride behind a shuffle of one group": lambda w, x: w.conv(w.shuffle(x, 1), 8, stride=2),
+    "a stride behind groups of one channel that are shuffled": lambda w, x: w.conv(
+        still(w, w.conv(x, 32, (3, 3), groups=32)), 8, stride=2
+    ),
+    "a stride behind a sum of what is shuffled in its place": lambda w, x: w.conv(
+        w.act(w.add(still(w, w.conv(x, 32)), w.act(x, "relu")), "relu"), 8, stride=2
+    ),
+    "a shuffle that moves nothing in front of a product": lambda w, x: w.linear(w.flatten(still(w, w.conv(x, 8))), 10),
+    "a shuffle that moves nothing, twice": lambda w, x: w.conv(still(w, still(w, x)), 8),
+    "a shuffle behind one that moves nothing": lambda w, x: w.conv(w.shuffle(still(w, x), 4), 8),
+    "a shuffle in front of one that moves nothing": lambda w, x: w.conv(still(w, w.shuffle(x, 4)), 8),
+    "two shuffles": lambda w, x: w.conv(w.shuffle(w.shuffle(x, 4), 2), 8),
+    "three shuffles": lambda w, x: w.conv(w.shuffle(w.shuffle(w.shuffle(x, 4), 4), 4), 8),
+    "a shuffle there and back": lambda w, x: w.conv(w.shuffle(w.shuffle(x, 4), 8), 8, stride=2),
+    "an activation between two shuffles": lambda w, x: w.conv(w.shuffle(w.act(w.shuffle(x, 4), "relu"), 2), 8),
+    "a silu between two shuffles": lambda w, x: w.conv(w.shuffle(w.act(w.shuffle(x, 4), "silu"), 2), 8),
+    "an activation between two views": lambda w, x: w.conv(viewed(w, x, "relu"), 8, stride=2),
+    "a silu between two views": lambda w, x: w.conv(viewed(w, x, "silu"), 8, stride=2),
+    "an axis put in and taken out": lambda w, x: w.conv(with_axis(w, x), 8, stride=2),
+    "two transpositions of one pixel": lambda w, x: w.conv(transposed(w, w.global_pool(x)), 8),
     "a shuffle in front of a product": lambda w, x: w.linear(w.flatten(w.shuffle(w.conv(x, 8), 2)), 10),
     "parts that are joined again": lambda w, x: w.conv(w.concat(w.split(x, 8)), 8),
     "parts in another order": lambda w, x: w.conv(w.concat(w.split(x, 8)[::-1]), 8),
@@ -220,6 +264,15 @@ def test_the_merged_operators_are_those_that_openvino_names(block):
         merged = [op.attributes["covers"] for op in executed(graph, block).ops if op.kind == "Convolution"]
         assert all(covers for covers in merged)
         assert {name for covers in merged for name in covers} <= names
+
+
+def test_an_activation_behind_a_shuffle_that_moves_nothing_goes_by_its_own_name(block):
+    graph = case(lambda w, x: w.conv(w.act(still(w, w.conv(x, 32)), "relu"), 8))
+    name = next(op.outputs[0] for op in graph.ops if op.kind == "Relu")
+    assert [node.kernel for node in ran(model_of(graph), (1, 3, 16, 16)) if name in node.covers] == ["brgconv_1x1"]
+    assert [op.attributes["kernel"] for op in executed(graph, block).ops if name in op.attributes["covers"]] == [
+        "brgconv_1x1"
+    ]
 
 
 def test_each_kernel_has_a_time_and_they_are_the_network_s(block):

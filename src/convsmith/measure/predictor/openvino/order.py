@@ -7,7 +7,8 @@ import math
 from convsmith.measure.predictor.graph import Graph, Op
 from convsmith.measure.predictor.openvino.marks import ACTIVATIONS
 
-REARRANGING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "DepthToSpace", "SpaceToDepth")
+REARRANGING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "DepthToSpace", "SpaceToDepth",
+               "ShuffleChannels")  # fmt: skip
 STAYING = ("Swish", "PRelu", "LeakyRelu")  # are no operators of one argument to OpenVINO
 BINARY = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min")
 

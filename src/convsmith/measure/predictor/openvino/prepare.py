@@ -6,11 +6,9 @@ as OpenVINO keeps them in `originalLayersNames`.
 
 from __future__ import annotations
 
-import math
-
 from convsmith.measure.predictor.graph import Graph, Op
-from convsmith.measure.predictor.openvino.layout import VIEWS
 from convsmith.measure.predictor.openvino.order import move_up
+from convsmith.measure.predictor.openvino.shuffles import join_shuffles, join_views
 from convsmith.measure.predictor.openvino.strides import move_strides
 from convsmith.measure.predictor.rewriting import (
     copied,
@@ -43,9 +41,10 @@ def prepared(graph: Graph) -> Graph:
     for op in graph.ops:
         op.attributes = {**op.attributes, "covers": tuple(op.outputs[-1:])}
     _drop_identities(graph)
+    join_shuffles(graph)
     move_strides(graph)
     move_up(graph)
-    _join_shuffles(graph)
+    join_views(graph)
     return graph
 
 
@@ -113,33 +112,3 @@ def _drop_identities(graph: Graph) -> None:
         return op.inputs[0] if chosen == tuple(range(channels)) else None
 
     drop_copies(graph, unchanged)
-
-
-def _join_shuffles(graph: Graph) -> None:
-    """A view as groups, their transposition and a view back are one shuffle of channels."""
-    if not has(graph, "Transpose"):
-        return
-    uses, producers = graph.uses(), graph.producers()
-    viewed = {op.inputs[0] for op in graph.ops if op.kind in VIEWS}
-    gone: set[int] = set()
-    renamed: dict[str, str] = {}
-    for op in graph.ops:
-        op.inputs = [renamed.get(name, name) for name in op.inputs]
-        if op.outputs[0] in viewed and uses[op.outputs[0]] == 1:
-            continue  # the two views become one
-        swap = producers.get(op.inputs[0]) if op.kind == "Reshape" else None
-        apart = producers.get(swap.inputs[0]) if swap is not None and swap.kind == "Transpose" else None
-        if swap is None or apart is None or apart.kind != "Reshape" or uses[apart.outputs[0]] + uses[op.inputs[0]] != 2:
-            continue
-        before, groups = graph.shapes[apart.inputs[0]], graph.shapes[apart.outputs[0]]
-        swapped = tuple(swap.attributes.get("perm") or ())[:3] == (0, 2, 1)
-        if not swapped or graph.shapes[op.outputs[0]] != before or math.prod(groups[1:3]) != before[1]:
-            continue
-        op.kind, op.inputs = "ShuffleChannels", [apart.inputs[0]]
-        if 1 in groups[1:3]:  # nothing moves
-            renamed[op.outputs[0]] = op.inputs[0]
-            gone.add(id(op))
-        op.attributes = {"groups": groups[1], "covers": op.attributes["covers"]}
-        gone |= {id(swap), id(apart)}
-    graph.ops = [op for op in graph.ops if id(op) not in gone]
-    graph.outputs = [renamed.get(name, name) for name in graph.outputs]
