@@ -354,3 +354,37 @@ def test_a_wrong_rewriting_is_found_by_what_comes_of_it(backend, fails, monkeypa
     run = deploy.prepare(module, IMAGES, backend=backend, threads=1)
     assert run.difference <= 1e-5
     torch.testing.assert_close(run(IMAGES), eager_run(module)(IMAGES), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("misread", [lambda y: (y, y), lambda y: y.bfloat16() * 2, lambda y: y[1000]])
+def test_a_forward_that_is_misread_costs_only_the_rewriting(backend, misread):
+    """What comes of it returns something else, has what the back end lacks, or fails."""
+
+    class Asking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+
+        def forward(self, x):
+            y = self.norm(self.conv(x))
+            return y if isinstance(x, torch.Tensor) else misread(y)
+
+    module = Asking().eval()
+    run = deploy.prepare(module, IMAGES, backend=backend, threads=1)
+    torch.testing.assert_close(run(IMAGES), eager_run(module)(IMAGES), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_back_end_that_converts_weights_leaves_those_that_others_get(dtype):
+    pytest.importorskip("openvino")
+    found = compare(
+        network().to(dtype),
+        IMAGES.to(dtype),
+        backend="openvino",
+        precisions=("float16", "bfloat16", "float32"),
+        threads=1,
+    )
+    assert {own.dtype for own in found.network.parameters()} == {dtype}
+    assert found.candidates["openvino", "float32"].median_ms is not None
+    assert found.reference.difference(found.eager) == 0

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from convsmith.arch import write_whole_bytes
 from convsmith.deploy import onnx
 from convsmith.deploy.agreement import Run
-from convsmith.deploy.backends.lean_onnx import lean_onnx
 from convsmith.deploy.backends.registry import Artefact, Backend, register
 from convsmith.deploy.passes.blocks import BLOCK
+from convsmith.deploy.passes.lean import lean
 from convsmith.deploy.precision import in_precision
 from convsmith.deploy.program import plain
 
@@ -62,10 +62,8 @@ def _model(
     compared: bool = True,
     weights: onnx.Apart | None = None,
 ) -> bytes:
-    def convert(leaner: nn.Module) -> bytes:
-        return onnx.convert(in_precision(leaner, example, precision), example, {}, weights=weights)
-
-    return lean_onnx(network, example, convert, block=BLOCK, output=output, compared=compared)
+    leaner = lean(network, example, block=BLOCK, output=output, compared=compared)
+    return onnx.convert(in_precision(leaner, example, precision), example, {}, weights=weights)
 
 
 ONNXRUNTIME = register(

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from convsmith.deploy import onnx
 from convsmith.deploy.agreement import Run
-from convsmith.deploy.backends.lean_onnx import lean_onnx
 from convsmith.deploy.backends.registry import Artefact, Backend, register
+from convsmith.deploy.passes.lean import lean
 from convsmith.deploy.precision import check_one_type
 from convsmith.deploy.program import plain
+from convsmith.deploy.snapshot import snapshot
 from convsmith.deploy.telemetry import unreported
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -114,11 +115,10 @@ def onnx_bytes(
     `onnx.convert`.
     """
     check_one_type(network, example)
-
-    def convert(leaner: nn.Module) -> bytes:
-        return onnx.convert(leaner.float(), example.float(), {}, weights=weights)
-
-    return lean_onnx(network, example, convert, output=output, compared=compared)
+    leaner = lean(network, example, output=output, compared=compared)
+    if example.dtype != torch.float32:  # a copy, as it may share parameters with the network
+        leaner = snapshot(leaner).float()
+    return onnx.convert(leaner, example.float(), {}, weights=weights)
 
 
 def read_model(core: Any, data: bytes, weights: onnx.Apart | None = None) -> Any:

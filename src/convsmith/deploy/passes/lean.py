@@ -18,8 +18,6 @@ from convsmith.deploy.passes.merge import merge_draft
 from convsmith.deploy.passes.shift import fold_shift
 from convsmith.deploy.passes.shuffles import unshuffle_draft
 from convsmith.deploy.passes.tidy import tidy_draft
-from convsmith.deploy.passes.trace import NotTraceableError
-from convsmith.deploy.passes.wiring import TangledError
 from convsmith.deploy.snapshot import snapshot
 from convsmith.nn import Shift
 
@@ -90,7 +88,7 @@ def _applied(network: nn.Module, example: Tensor, folds: Sequence[Fold], changes
             change(draft)
         if (result := draft.result) is not None:
             return result
-    except (NotTraceableError, TangledError, RuntimeError):  # RuntimeError: a traced graph that does not run
+    except Exception:  # what cannot be followed, or a graph that was misread and does not run, for any reason
         pass
     # Anew, as the draft may have changed what it began with.
     return _applied(network, example, folds, ()) if changes and folds else folded
@@ -112,9 +110,10 @@ class _Reference:
         """Whether a changed network gives the same; false where it fails."""
         if changed is self.network:
             return True
+        known = self._known
         try:
-            difference = self._known.difference(eager_run(changed))
-        except (RuntimeError, TypeError):
+            difference = known.difference(eager_run(changed))
+        except Exception:  # whatever a forward raises that was misread
             return False
         return difference <= TOLERANCES[self.image.dtype]
 
