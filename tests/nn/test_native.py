@@ -20,6 +20,16 @@ def test_without_a_compiler_it_is_said(monkeypatch, tmp_path, caplog):
     assert "others of torch stand for them" in caplog.text
 
 
+def test_a_compiler_that_is_half_quoted_is_said_and_an_empty_one_is_none(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "g++ '-O2")
+    with caplog.at_level(logging.INFO, logger="convsmith.nn.native"):
+        assert native._build.__wrapped__() is False
+    assert "No closing quotation" in caplog.text
+    monkeypatch.setenv("CXX", "")
+    assert native._compiler() == "g++"
+
+
 def test_a_library_that_cannot_be_loaded_is_said(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     native._library().parent.mkdir()

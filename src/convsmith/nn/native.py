@@ -132,7 +132,13 @@ def _build() -> bool:
     except subprocess.CalledProcessError as error:
         _say(error.stderr.decode(errors="replace")[-2000:])
         return False
-    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+    except (
+        ImportError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        subprocess.SubprocessError,
+    ) as error:  # of a `CXX` half quoted
         _say(error)
         return False
     _load.cache_clear()
@@ -154,7 +160,7 @@ def _library() -> Path:
 
 
 def _compiler() -> str:
-    return os.environ.get("CXX", "g++")
+    return os.environ.get("CXX") or "g++"
 
 
 def _processor() -> str:
