@@ -2,7 +2,9 @@
 
 import inspect
 
+import numpy as np
 import pytest
+import torch
 
 import convsmith as cs
 from convsmith.arch import BlockSpec, block_names, registered
@@ -179,6 +181,16 @@ def test_no_block_is_built_with_numbers_that_are_not_integers_where_it_has_integ
                     entry.constructor(**arguments)
                 asked += 1
     assert asked > 500
+
+
+@pytest.mark.parametrize(
+    "wrong", [torch.tensor(8.0), torch.tensor([8, 8]), np.array(8.5), np.array([8]), np.float64(8)]
+)
+def test_arrays_and_tensors_are_integers_only_where_they_are_one(wrong):
+    with pytest.raises(TypeError, match=r"conv_norm_act\.out_channels must be int, got"):
+        ConvNormAct(3, wrong)
+    for right in (np.int64(8), np.array(8), torch.tensor(8)):
+        assert ConvNormAct(3, right).conv.weight.shape[0] == 8
 
 
 @pytest.mark.parametrize("call", calls(), ids=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import types
 import typing
 from collections.abc import Callable
@@ -90,6 +91,15 @@ def _fits(value: Any, annotation: Any) -> bool:
         if members[-1] is Ellipsis:
             members = members[:1] * len(value)
         return len(members) == len(value) and all(map(_fits, value, members))
-    if annotation is int:  # NumPy's are welcome
-        return not isinstance(value, bool) and hasattr(value, "__index__")
-    return value is None
+    return _is_integer(value) if annotation is int else value is None
+
+
+def _is_integer(value: Any) -> bool:
+    """NumPy's are welcome; arrays and tensors can be asked whether they are one, whatever they hold."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        return False
+    try:
+        operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return True
