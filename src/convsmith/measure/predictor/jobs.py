@@ -63,9 +63,11 @@ def new_jobs(
     They end where more known ones follow each other than there are: they repeat, as members of a small space do.
     """
     seen: set[tuple[Kernel, ...]] = set()
-    known_in_a_row = 0
+    looked_at = known_in_a_row = 0
     for job in given:
-        seen.update(table().kernels)
+        if len(rows := table().kernels) != looked_at:  # to look at a thousand networks takes longer than to skip one
+            seen.update(rows)
+            looked_at = len(rows)
         own = tuple(kernels(job.graph))
         known_in_a_row = known_in_a_row + 1 if own in seen else 0
         if known_in_a_row > len(seen):
