@@ -30,10 +30,9 @@ class Engine:
 
     `restated` begins the version that the rules are written for. `block` asks this processor how many channels a
     kernel computes at once, and `executed` tells, for so many, the graph that runs; `kernels` are that graph's, in
-    order, and `numbers` the version of what they tell, of
-    `width` numbers each. `filled` are the channels to whose multiples `deploy` fills up
-    maps for the back end, if it does. `session` runs an ONNX model, given the shape of its input and the number of
-    threads.
+    order, and `numbers` the version of what they tell, of `width` numbers each. `filled` are the channels to whose
+    multiples `deploy` fills up maps for the back end, if it does. `session` runs an ONNX model, given the shape of its
+    input and the number of threads.
     """
 
     backend: str
