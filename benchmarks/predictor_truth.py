@@ -9,7 +9,7 @@ For OpenVINO each with `--backend openvino`, and a folder of its own.
 Networks are members of each search space at several sizes and of each family of the zoo up to 6 G multiply-accumulates,
 exported as `deploy.prepare` does; AmoebaNet's, which are larger, with fewer filters and cells. The truth is the median
 over series of interleaved bursts, each network divided by how much slower than at the calibration the reference
-networks of its size are, which are timed several times in every round.
+networks of its size are, which are timed many times in every round. In a series it is the mean of the faster half.
 `alone` times each distinct executed kernel of these networks as a model of its own.
 """
 
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -35,7 +34,7 @@ from convsmith.measure.predictor.describe import train_constants
 from convsmith.measure.predictor.engines import ENGINES
 from convsmith.measure.predictor.graph import Graph, read
 from convsmith.measure.predictor.runtime import runtime_of
-from convsmith.measure.predictor.speed import References, Speed
+from convsmith.measure.predictor.speed import References, Speed, undisturbed
 from convsmith.search import spaces
 from convsmith.zoo import amoebanet
 from convsmith.zoo.registry import FAMILIES
@@ -44,7 +43,7 @@ SIZES = {"mobile": (96, 160, 224), "stages": (32, 64, 128, 224)}
 MEMBERS, FIRST_SEED = 36, 77_000
 MOST_MACS, MOST_PARAMS = 6e9, 45e6
 AMOEBANETS = {"a": amoebanet.OF_A, "b": amoebanet.OF_B, "c": amoebanet.OF_C, "d": amoebanet.OF_D}
-ROUNDS, CHUNK, BETWEEN = 7, 24, 6
+ROUNDS, BETWEEN = 7, 6
 
 
 def candidates() -> dict[str, tuple[str, cs.Architecture, int]]:
@@ -112,32 +111,31 @@ def graph_of(folder: Path, name: str) -> Graph:
 
 
 def time_series(folder: Path, series: int, seconds: float, backend: str) -> None:
-    """One series of all networks, in an order of its own; those that the back end refuses are left out."""
+    """One series: rounds over all networks, each in an order of its own; those that the back end refuses are left out.
+
+    All are loaded at once, so that the bursts of each lie apart: a disturbance of the machine lasts for seconds.
+    """
     start = time.monotonic()
     engine = ENGINES[backend]
     references = References(runtime_of("cpu", backend, 1))
     rng = Random(series)
-    found: dict[str, tuple[float, tuple[float, ...]]] = {}
-    paths = sorted(folder.glob("*.onnx"))
-    rng.shuffle(paths)
-    for first in range(0, len(paths), CHUNK):
-        loaded = {}
-        for path in paths[first : first + CHUNK]:
-            try:
-                loaded[path.stem] = engine.session(path.read_bytes(), about(folder, path.stem)[1], 1)
-            except ValueError as error:
-                print(f"{path.stem}: left out ({error})", flush=True)
-        samples: dict[str, list[float]] = {name: [] for name in loaded}
-        beside = []
-        for _ in range(ROUNDS):
-            for place, name in enumerate(rng.sample(list(loaded), len(loaded))):
-                if place % BETWEEN == 0:
-                    beside.append(references.speed())
-                samples[name].append(loaded[name].burst_ms())
-        speed = Speed.of(beside).reference_ms
-        found |= {name: (statistics.median(own), speed) for name, own in samples.items()}
+    loaded = {}
+    for path in sorted(folder.glob("*.onnx")):
+        try:
+            loaded[path.stem] = engine.session(path.read_bytes(), about(folder, path.stem)[1], 1)
+        except ValueError as error:
+            print(f"{path.stem}: left out ({error})", flush=True)
+    samples: dict[str, list[float]] = {name: [] for name in loaded}
+    beside = []
+    for _ in range(ROUNDS):
+        for place, name in enumerate(rng.sample(list(loaded), len(loaded))):
+            if place % BETWEEN == 0:
+                beside.append(references.speed())
+            samples[name].append(loaded[name].burst_ms())
         if time.monotonic() - start > seconds:
             break
+    speed = Speed.of(beside).reference_ms
+    found = {name: (undisturbed(own), speed) for name, own in samples.items()}
     (folder / f"series-{series}.json").write_text(json.dumps(found))
 
 

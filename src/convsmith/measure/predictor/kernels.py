@@ -14,7 +14,7 @@ from typing import Any
 from convsmith.measure.predictor.effort import Effort, convolution_effort, reaches
 from convsmith.measure.predictor.graph import Graph, Op, Shape
 
-VERSION = 5  # of the numbers below: a table of another version is refused
+VERSION = 6  # of the numbers below: a table of another version is refused
 
 NUMBERS = (
     "log_macs", "log_read", "log_written", "log_weights", "log_intensity",
@@ -24,7 +24,7 @@ NUMBERS = (
     "activation", "adds", "parts", "in_channels_rest", "out_channels_rest", "width_rest",
     "log_steps", "log_steps_a_mac", "log_passes", "log_set_weights", "log_set_output", "blocks_rest", "pixels_rest",
     "log_bytes",
-    "log_work", "log_since_read",
+    "log_work", "log_since_read", "log_all_weights",
 )  # fmt: skip
 LAW = ("macs", "read", "written", "weights", "steps", "passes")
 ACTIVATIONS = ("", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "LeakyRelu", "QuickGelu")
@@ -32,6 +32,11 @@ STARTED = 50_000  # multiply-accumulates in the time that it takes to start a ke
 CONTEXT_STEP = 0.5  # of logarithms to base 2: what surrounds a kernel is told roughly, so that kernels are met again
 SLOW_AVERAGE = 19  # the opset from which on ONNX Runtime averages without its fast kernel, ten times as long
 REST, WIDTH_REST = 16, 6  # lanes of a vector, and pixels of a row that a blocked kernel computes at once
+
+
+# Logarithms, all roughly: of the pass's work, of the bytes that were read and written since the oldest of a kernel's
+# maps was made, and of the bytes of the pass's weights.
+Around = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +67,12 @@ def kernels(graph: Graph) -> list[Kernel]:
     return in_context(graph, _kernel)
 
 
-def in_context(graph: Graph, kernel: Callable[[Graph, Op, list[str], float, float], Kernel]) -> list[Kernel]:
+def in_context(graph: Graph, kernel: Callable[[Graph, Op, list[str], Around], Kernel]) -> list[Kernel]:
     """The kernels of an executed graph, in order.
 
-    `kernel` tells one from the graph, its operator, the maps that it reads, and two logarithms, both roughly: of the
-    pass's work, and of the bytes that were read and written since the oldest of its maps was made.
+    `kernel` tells one from the graph, its operator, the maps that it reads, and what is around it.
     """
-    work = _rough(_work(graph))
+    work, weights = _rough(_work(graph)), _rough(_weights(graph))
     written_at: dict[str, float] = dict.fromkeys(graph.inputs, 0.0)
     clock = 0.0
     found = []
@@ -76,7 +80,7 @@ def in_context(graph: Graph, kernel: Callable[[Graph, Op, list[str], float, floa
     for op in graph.ops:
         read = [name for name in op.inputs if name and name not in constants]
         since = clock - min([written_at.get(name, 0.0) for name in read]) if read else 0.0
-        made = kernel(graph, op, read, work, _rough(since))
+        made = kernel(graph, op, read, (work, _rough(since), weights))
         found.append(made)
         clock += made.law[1] + made.law[2] + made.law[3]
         for name in op.outputs:
@@ -103,7 +107,12 @@ def _work(graph: Graph) -> float:
     return float(work)
 
 
-def _kernel(graph: Graph, op: Op, read: list[str], work: float, since: float) -> Kernel:
+def _weights(graph: Graph) -> float:
+    """The bytes of all weights: those of a pass that fit a cache are still there at the next, and the others never."""
+    return 4.0 * sum(math.prod(graph.shapes.get(name, ())) for name, own in graph.constants.items() if own is None)
+
+
+def _kernel(graph: Graph, op: Op, read: list[str], around: Around) -> Kernel:
     shapes = graph.shapes
     weight: Shape = ()
     if op.kind.endswith("Conv") or op.kind in ("Gemm", "FusedGemm", "MatMul", "ConvTranspose"):
@@ -115,8 +124,7 @@ def _kernel(graph: Graph, op: Op, read: list[str], work: float, since: float) ->
         tuple([shapes.get(name, ()) for name in read]),
         tuple([shapes.get(name, ()) for name in op.outputs]),
         len([name for name in op.inputs[3:] if name]) if op.kind.endswith("Conv") else 0,
-        work,
-        since,
+        around,
         graph.opset,
     )
 
@@ -129,8 +137,7 @@ def _described(
     read: tuple[Shape, ...],
     written: tuple[Shape, ...],
     adds: int,
-    work: float,
-    since: float,
+    around: Around,
     opset: int,
 ) -> Kernel:
     """A kernel from all that tells it; remembered, as a search meets the same ones again and again."""
@@ -161,7 +168,7 @@ def _described(
         log(effort.steps), log(1000 * effort.steps / (macs + 1)), log(effort.passes),
         log(effort.set_weights), log(effort.set_output), float(effort.blocks_rest), float(effort.pixels_rest),
         log(in_bytes + out_bytes + weight_bytes),
-        work, since,
+        *around,
     )  # fmt: skip
     group, variant = _names(op, weight, groups, height, width, list(read), activation, adds, opset)
     law = (macs, in_bytes, out_bytes, weight_bytes, effort.steps, effort.passes)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Protocol
 
 import numpy as np
@@ -29,8 +28,8 @@ class Speed:
 
     @classmethod
     def of(cls, several: Iterable[Speed]) -> Speed:
-        """The median of each network."""
-        return cls(tuple(map(median, zip(*(own.reference_ms for own in several), strict=True))))
+        """What each network takes undisturbed."""
+        return cls(tuple(map(undisturbed, zip(*(own.reference_ms for own in several), strict=True))))
 
     def slowdown(self, usual: Speed, latency_ms: float) -> float:
         """How many times as long as at its usual speed a network takes that then takes so many milliseconds.
@@ -43,6 +42,15 @@ class Speed:
     def change(self, usual: Speed) -> float:
         """The largest change of a reference network, as a share."""
         return max(abs(now / then - 1) for now, then in zip(self.reference_ms, usual.reference_ms, strict=True))
+
+
+def undisturbed(times: Sequence[float]) -> float:
+    """The mean of the faster half of some bursts of one network: what else runs only adds to what it takes.
+
+    Other guests of a machine add up to a fifth for tenths of a second, in any burst and not in the reference beside it.
+    """
+    faster = sorted(times)[: (len(times) + 1) // 2]
+    return sum(faster) / len(faster)
 
 
 class Loads(Protocol):

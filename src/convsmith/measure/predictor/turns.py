@@ -11,16 +11,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Protocol
 
 from convsmith.measure.predictor.engine import Timed
 from convsmith.measure.predictor.graph import Graph, Shape
 from convsmith.measure.predictor.kernels import Kernel
-from convsmith.measure.predictor.speed import References, Speed
+from convsmith.measure.predictor.speed import References, Speed, undisturbed
 
-CHUNK, ROUNDS, BETWEEN, FIRST = 16, 5, 4, 40
-LARGEST_CHANGE, LARGEST_DRIFT = 0.03, 0.25  # of the machine's speed, within a chunk and from the beginning
+CHUNK, ROUNDS, BETWEEN, FIRST = 40, 5, 4, 40
+LARGEST_CHANGE, LARGEST_DRIFT = 0.05, 0.25  # of the machine's speed, within a chunk and from the beginning
 TRIES, MOST_LOST = 3, 4  # of a chunk, and chunks in a row
 
 
@@ -122,7 +121,7 @@ class Turns:
                     timing.append(self.references.speed())
                 samples[place].append(loaded[place][1].burst_ms())
         measured = [
-            Measured(job.name, _input_shape(job.graph), found, tuple(times), median(own))
+            Measured(job.name, _input_shape(job.graph), found, tuple(times), undisturbed(own))
             for (job, _, found, times), own in zip(loaded, samples, strict=True)
         ]
         return measured, Speed.of(profiling), Speed.of(timing or profiling)

@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import Any
 
 from convsmith.measure.predictor.graph import Graph, Op, Shape
-from convsmith.measure.predictor.kernels import Kernel, in_context, log, weights_of
+from convsmith.measure.predictor.kernels import Around, Kernel, in_context, log, weights_of
 from convsmith.measure.predictor.openvino.effort import Effort, convolution_effort
 
-VERSION = 3  # of the numbers below: a table of another version is refused
+VERSION = 4  # of the numbers below: a table of another version is refused
 
 NUMBERS = (
     "log_macs", "log_read", "log_written", "log_weights", "log_bytes", "log_intensity",
@@ -20,7 +20,7 @@ NUMBERS = (
     "kernel_height", "kernel_width", "stride", "dilation", "log_groups", "padding",
     "activation", "body", "parts", "in_rest", "out_rest", "out_blocks_rest", "pixels_rest",
     "log_steps", "log_steps_a_mac", "log_copied",
-    "log_work", "log_since_read",
+    "log_work", "log_since_read", "log_all_weights",
 )  # fmt: skip
 # From cheap to dear.
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "PRelu", "Abs", "BatchNormalization", "HardSwish", "Sqrt", "Sigmoid",
@@ -34,13 +34,13 @@ def kernels(graph: Graph) -> list[Kernel]:
     return in_context(graph, _kernel)
 
 
-def _kernel(graph: Graph, op: Op, read: list[str], work: float, since: float) -> Kernel:
+def _kernel(graph: Graph, op: Op, read: list[str], around: Around) -> Kernel:
     shapes = graph.shapes
     # Lists, as a generator for each would take longer than what it gives.
     weights = tuple([shapes[name] for name in weights_of(graph, op)])
     facts = tuple([fact for fact in op.attributes.items() if fact[0] != "covers"])
     reads, written = tuple([shapes.get(name, ()) for name in read]), tuple([shapes.get(n, ()) for n in op.outputs])
-    return _described(op.kind, facts, weights, reads, written, work, since)
+    return _described(op.kind, facts, weights, reads, written, around)
 
 
 @lru_cache(maxsize=65536)
@@ -50,8 +50,7 @@ def _described(
     weights: tuple[Shape, ...],
     read: tuple[Shape, ...],
     written: tuple[Shape, ...],
-    work: float,
-    since: float,
+    around: Around,
 ) -> Kernel:
     """A kernel from all that tells it; remembered, as a search meets the same ones again and again."""
     op = Op(kind, [], [], dict(attributes))
@@ -79,7 +78,7 @@ def _described(
         float(in_channels // groups % VECTOR), float(out_channels // groups % VECTOR),
         float(-(-(out_channels // groups) // VECTOR) % BLOCKS), float(_side(target, -1) % PIXELS),
         log(effort.steps), log(1000 * effort.steps / (macs + 1)), log(effort.copied),
-        work, since,
+        *around,
     )  # fmt: skip
     group, variant = _names(op, weight, groups, (height, width), list(read), target, activation)
     passes = out_bytes * COSTS.get(activation, 0.0)

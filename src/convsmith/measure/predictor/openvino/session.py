@@ -69,7 +69,7 @@ def _seconds(request: Any) -> float:
 
 
 def _profiled(compiled: Any, example: Any) -> tuple[list[Node], bool]:
-    """The kernels of a model that counts, with their mean times, and whether the passes took alike."""
+    """The kernels of a model that counts, as in undisturbed passes, and whether the passes took alike."""
     request = compiled.create_infer_request()
     request.set_input_tensor(example)
     seconds = [_seconds(request) for _ in range(WARMING)][-1]
@@ -77,10 +77,11 @@ def _profiled(compiled: Any, example: Any) -> tuple[list[Node], bool]:
     runs = max(LEAST_PROFILED_RUNS, min(PROFILED_RUNS, int(PROFILED_SECONDS / seconds)))
     passes = [_seconds(request) for _ in range(runs)]
     after = _means_us(request)
+    slowed = sum(passes) / runs / undisturbed(passes)
     found = []
     for name, node in nodes(compiled).items():
         total = after[name] * (WARMING + runs) - before[name] * WARMING
-        time_us = total / runs + CUT_OFF_US if after[name] else LEAST_US
+        time_us = total / runs / slowed + CUT_OFF_US if after[name] else LEAST_US
         found.append(replace(node, time_us=max(time_us, LEAST_US)))
     return found, sum(passes) / runs <= DISTURBED * median(passes)
 
