@@ -7,7 +7,7 @@ import torch
 from convsmith.measure.predictor import model, net as module, trees
 from convsmith.measure.predictor.fitted import _fold, fit
 from convsmith.measure.predictor.kernels import LAW, NUMBERS, Kernel
-from convsmith.measure.predictor.net import LEAST_NETWORKS, Examples, Net, fit_net
+from convsmith.measure.predictor.net import LEAST_NETWORKS, NETS, Examples, Net, fit_net
 from convsmith.measure.predictor.rows import Rows, rows_by_group
 from convsmith.measure.predictor.table import About, Table
 
@@ -97,15 +97,19 @@ def test_kernels_alone_are_learned_too(measured, net):
 
 
 def test_predicting_is_what_was_trained(measured, net):
-    """The same layers in torch, in float64."""
+    """The mean of several networks, each with the same layers in torch, in float64."""
     rows = rows_by_group(measured.kernels, measured.times_us)["misread"]
     law_us = np.linspace(1, 50, len(rows))
     x = torch.tensor((np.concatenate([rows.numbers, np.log(law_us)[:, None]], axis=1) - net.mean) / net.scale)
-    first, bias, *deeper = (torch.from_numpy(own).double() for own in net.weights)
-    x = x.clamp(-6, 6) @ first + bias[net.groups.index("misread")]
-    for weight, bias in zip(deeper[::2], deeper[1::2], strict=True):
-        x = torch.nn.functional.silu(x) @ weight + bias
-    assert net.predict("misread", rows.numbers, law_us) == pytest.approx(x[:, 0].numpy(), abs=1e-4)
+    told = []
+    for one in range(NETS):
+        first, bias, *deeper = (torch.from_numpy(own[one]).double() for own in net.weights)
+        y = x.clamp(-6, 6) @ first + bias[net.groups.index("misread")]
+        for weight, bias in zip(deeper[::2], deeper[1::2], strict=True):
+            y = torch.nn.functional.silu(y) @ weight + bias
+        told.append(y[:, 0].numpy())
+    assert np.std(told, axis=0).mean() > 1e-4  # each has weights of its own
+    assert net.predict("misread", rows.numbers, law_us) == pytest.approx(np.mean(told, axis=0), abs=1e-4)
 
 
 def test_it_is_kept_as_arrays(measured, net):

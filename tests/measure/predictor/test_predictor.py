@@ -20,7 +20,7 @@ from convsmith.measure.predictor import predictor as module, table as tables, tu
 from convsmith.measure.predictor.describe import describe
 from convsmith.measure.predictor.jobs import NAMED, random_graph, random_jobs
 from convsmith.measure.predictor.motifs import MOTIFS
-from convsmith.measure.predictor.speed import SIZES, Speed
+from convsmith.measure.predictor.speed import SIZES, Speed, undisturbed
 from convsmith.measure.predictor.steps import STEPS
 from convsmith.nn import Classifier, ConvNormAct, InvertedResidual, MaxPool
 from convsmith.search import spaces
@@ -334,7 +334,7 @@ def test_the_callers_networks_are_measured_among_the_random_ones(monkeypatch, tm
     fake.install(monkeypatch)
     calibrate(tmp_path / "mixed", networks=16, architectures=[(SPACE.sample(Random(s)), SHAPE) for s in range(2)])
     names = LatencyPredictor.load(tmp_path / "mixed")._table.names
-    assert [i for i, name in enumerate(names) if name == "stages"] == [5, 11]
+    assert [i for i, name in enumerate(names) if name == "stages"] == [3, 7]
 
 
 @pytest.fixture
@@ -368,6 +368,25 @@ def test_a_network_is_told_its_speed_by_references_of_its_size():
     assert now.slowdown(usual, 10**0.5) == pytest.approx(1.1**0.5)
     assert [now.slowdown(usual, latency) for latency in (0.01, 0.1, 10, 100)] == pytest.approx([1.0] * 4)
     assert usual.slowdown(now, 1.1) == pytest.approx(1 / 1.1)
+
+
+def test_bursts_that_something_else_lengthens_do_not_count(turned):
+    """Two of five of each network, and as many of the references, which were not those beside them."""
+    measuring, references, jobs, usual = turned
+    lengthened = itertools.cycle([1.0, 1.3, 1.0, 1.0, 1.2])
+
+    def loading(graph):
+        network = fake.load(graph)
+        network.burst_ms = lambda: network.latency_ms * next(lengthened)
+        return network
+
+    measuring.runtime.load = loading
+    for reference in references:
+        reference.burst_ms = lambda own=reference: own.latency_ms * next(lengthened)
+    (measured,) = measuring.measure(jobs)
+    assert [own.latency_ms for own in measured] == pytest.approx(usual)
+    assert undisturbed([4.0, 1.0, 9.0, 2.0]) == 1.5
+    assert undisturbed([3.0, 7.0, 5.0]) == 4.0
 
 
 def test_a_minute_that_slows_down_is_measured_again(turned):

@@ -1,8 +1,8 @@
-"""A small network that tells what kernels take, trained on kernels and on whole networks at once.
+"""Small networks that tell what kernels take, trained on kernels and on whole networks at once.
 
 What a profile says of a network's kernels adds up to its latency but for some per cent, and what is missing is not the
-same for all kernels. Trees learn one kernel at a time; this learns them from the latencies, too. The two are wrong in
-different places: their mean is better than either.
+same for all kernels. Trees learn one kernel at a time; these learn them from the latencies, too. The two are wrong in
+different places: their mean is better than either. So is the mean of several networks that began with other weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from convsmith.measure.predictor.rows import Rows
 from convsmith.measure.predictor.trees import Array
 
 LEAST_NETWORKS = 128
-WIDTH, EPOCHS, BATCH = 128, 150, 32  # of hidden layers; passes over all networks, and networks at a step
+NETS, WIDTH = 3, 128  # side by side, and how wide their hidden layers are
+EPOCHS, BATCH = 60, 32  # passes over all measured networks, and how many of them at a step
 RATE, CORRECTION_RATE, WARM_UP, DECAY = 4e-3, 1e-3, 0.15, 1e-3
 KERNEL_ERROR, NETWORK_ERROR = 0.2, 0.05  # logarithms, beyond which an error weighs as its size and not its square
 SMALLEST_SCALE = 1e-3  # of an input that never varies
@@ -29,7 +30,11 @@ FARTHEST = 6.0  # deviations from the mean that inputs are kept within
 
 @dataclass(frozen=True)
 class Net:
-    """Two hidden layers over a kernel's numbers and its law's logarithm, with biases for each class at the first."""
+    """Two hidden layers over a kernel's numbers and its law's logarithm, with biases for each class at the first.
+
+    The arrays of `weights` hold those of all networks: each layer's (networks, wide, narrow) and, next to it, its
+    biases (networks, classes, narrow) or (networks, 1, narrow).
+    """
 
     groups: tuple[str, ...]
     mean: Array
@@ -38,18 +43,20 @@ class Net:
 
     def predict(self, group: str, numbers: Array, law_us: Array) -> Array:
         """The logarithm of what each row (rows, numbers) takes, as a multiple of what the law says (rows,)."""
-        first, bias, *deeper = self.weights
-        x = self._inputs(numbers, law_us) @ first + bias[self.groups.index(group)]
+        first, biases, *deeper = self.weights
+        place = self.groups.index(group)
+        x = self._inputs(numbers, law_us) @ first + biases[:, place : place + 1]
         for weight, bias in zip(deeper[::2], deeper[1::2], strict=True):
             x = (x / (1 + np.exp(-x))) @ weight + bias
-        found: Array = x[:, 0]
+        found: Array = x[..., 0].mean(axis=0)
         return found
 
     def without(self, groups: set[str]) -> Net:
         """For all classes but these."""
         kept = [place for place, name in enumerate(self.groups) if name not in groups]
         first, biases, *deeper = self.weights
-        return replace(self, groups=tuple(self.groups[place] for place in kept), weights=(first, biases[kept], *deeper))
+        left = tuple(self.groups[place] for place in kept)
+        return replace(self, groups=left, weights=(first, biases[:, kept], *deeper))
 
     def arrays(self) -> dict[str, Array]:
         """Everything but the names as arrays, for a file."""
@@ -59,12 +66,12 @@ class Net:
     def from_arrays(cls, arrays: Mapping[str, Array], groups: Sequence[str], *, width: int) -> Net:
         """The network of `arrays()` for kernels of so many numbers; DamagedError where the layers do not fit."""
         wide, weights = width + 1, list[Array]()
-        layers = (len(arrays) - 2) // 2
+        layers, beside = (len(arrays) - 2) // 2, None
         for layer in range(layers):
-            weights.append(array(arrays, f"weight{2 * layer}", (wide, 1 if layer == layers - 1 else None)))
-            wide = weights[-1].shape[1]
-            weights.append(array(arrays, f"weight{2 * layer + 1}", (len(groups), wide) if layer == 0 else (wide,)))
-        check(layers > 1, "the network must have several layers", sorted(arrays))
+            weights.append(array(arrays, f"weight{2 * layer}", (beside, wide, 1 if layer == layers - 1 else None)))
+            beside, _, wide = weights[-1].shape
+            weights.append(array(arrays, f"weight{2 * layer + 1}", (beside, len(groups) if layer == 0 else 1, wide)))
+        check(layers > 1 and bool(beside), "there must be networks of several layers", sorted(arrays))
         scale = array(arrays, "scale", (width + 1,), lowest=SMALLEST_SCALE)
         return cls(tuple(groups), array(arrays, "mean", (width + 1,)), scale, tuple(weights))
 
@@ -129,7 +136,7 @@ def _fit(examples: Examples, generator: torch.Generator) -> Net:
     size = torch.from_numpy(sizes)
 
     weights: list[Tensor] = [nn.Parameter(torch.from_numpy(own)) for own in net.weights]
-    correction = nn.Parameter(torch.tensor(examples.correction, dtype=torch.float32))
+    correction = nn.Parameter(torch.tensor(examples.correction)[:, None, None].repeat(1, NETS, 1))
     trained: list[dict[str, Any]] = [{"params": weights}, {"params": [correction], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(trained, weight_decay=DECAY)
     steps = max(2, EPOCHS * len(networks) // BATCH)
@@ -143,8 +150,9 @@ def _fit(examples: Examples, generator: torch.Generator) -> Net:
         logs = law[rows] + _forward(inputs[rows], group[rows], weights)
         of_kernels = _error(logs - times[rows], KERNEL_ERROR)
         owner = torch.repeat_interleave(torch.arange(len(chosen)), size[chosen])
-        sums = logs.new_zeros(len(chosen)).index_add(0, owner, logs.exp() * count[rows])
-        total = correction[0] * sums + correction[1] * kernels[chosen] + correction[2]
+        sums = logs.new_zeros(NETS, len(chosen)).index_add(1, owner, logs.exp() * count[rows])
+        per_sum, per_kernel, constant = correction
+        total = per_sum * sums + per_kernel * kernels[chosen] + constant
         of_networks = _error(torch.maximum(total, sums / 2).log() - latency[chosen], NETWORK_ERROR)
         optimizer.zero_grad()
         (of_kernels + of_networks).backward()  # type: ignore[no-untyped-call]
@@ -157,23 +165,24 @@ def _initial(inputs: int, groups: int, generator: torch.Generator) -> tuple[Arra
     """Weights and biases of each layer, uniform as `nn.Linear` draws them; the first layer's biases for each class."""
     found = []
     for place, (wide, narrow) in enumerate(((inputs, WIDTH), (WIDTH, WIDTH), (WIDTH, 1))):
-        for shape in ((wide, narrow), (groups, narrow) if place == 0 else (narrow,)):
+        for shape in ((NETS, wide, narrow), (NETS, groups if place == 0 else 1, narrow)):
             drawn = torch.rand(shape, generator=generator, dtype=torch.float32)
             found.append(((2 * drawn - 1) / wide**0.5).numpy())
     return tuple(found)
 
 
 def _forward(x: Tensor, group: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    first, bias, *deeper = weights
-    x = x @ first + bias[group]
+    """What each network says of each row (networks, rows)."""
+    first, biases, *deeper = weights
+    y = x @ first + biases[:, group]
     for weight, bias in zip(deeper[::2], deeper[1::2], strict=True):
-        x = torch.addmm(bias, nn.functional.silu(x), weight)
-    return x[:, 0]
+        y = torch.baddbmm(bias, nn.functional.silu(y), weight)
+    return y[..., 0]
 
 
 def _error(error: Tensor, bend: float) -> Tensor:
-    """Huber's loss, in units of the bend."""
-    return nn.functional.huber_loss(error, torch.zeros_like(error), delta=bend) / bend
+    """Huber's loss of each network, in units of the bend, summed over them."""
+    return NETS * nn.functional.huber_loss(error, torch.zeros_like(error), delta=bend) / bend
 
 
 def _tensor(values: Any) -> Tensor:

@@ -14,6 +14,7 @@ from convsmith.deploy.backends.openvino import compile_model, read_model, settin
 from convsmith.deploy.telemetry import unreported
 from convsmith.measure.predictor.graph import Graph, Shape
 from convsmith.measure.predictor.openvino.profile import CUT_OFF_US, LEAST_US, Node, nodes, times_of
+from convsmith.measure.predictor.speed import undisturbed
 
 WARMING, PROFILED_RUNS, LEAST_PROFILED_RUNS, PROFILED_SECONDS = 3, 16, 6, 0.3
 DISTURBED, TRIES = 1.1, 3  # a mean of the passes above their median by so much is profiled again
