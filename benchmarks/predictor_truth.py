@@ -43,7 +43,7 @@ SIZES = {"mobile": (96, 160, 224), "stages": (32, 64, 128, 224)}
 MEMBERS, FIRST_SEED = 36, 77_000
 MOST_MACS, MOST_PARAMS = 6e9, 45e6
 AMOEBANETS = {"a": amoebanet.OF_A, "b": amoebanet.OF_B, "c": amoebanet.OF_C, "d": amoebanet.OF_D}
-ROUNDS, BETWEEN = 7, 6
+ROUNDS, BETWEEN = 7, 12
 
 
 def candidates() -> dict[str, tuple[str, cs.Architecture, int]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from convsmith.measure.device import processor_name
-from convsmith.measure.predictor import predictor as module, trees
+from convsmith.measure.predictor import predictor as module, trees, turns
 from convsmith.measure.predictor.kernels import kernels
 from convsmith.measure.predictor.onnxruntime.executed import executed
 from convsmith.measure.predictor.onnxruntime.profile import KernelTime, times_of
@@ -87,6 +87,7 @@ def install(monkeypatch, runtime_version=None, processor=None, loading=load, bac
     runtime = FakeRuntime("cpu", processor or here[0], backend, runtime_version or here[1], 1, 16)
     monkeypatch.setattr(FakeRuntime, "load", lambda self, graph: loading(graph))
     monkeypatch.setattr(trees, "TREES", 8)  # enough for so simple a law
+    monkeypatch.setattr(turns, "CHUNK", 16)  # and so few at a time
     monkeypatch.setattr(module, "runtime_of", lambda device, backend, threads: runtime)
     monkeypatch.setattr(module, "Runtime", FakeRuntime)
     return runtime

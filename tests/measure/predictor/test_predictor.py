@@ -8,6 +8,7 @@ import shutil
 import warnings
 from itertools import islice
 from random import Random
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from convsmith.measure.predictor import predictor as module, table as tables, tu
 from convsmith.measure.predictor.describe import describe
 from convsmith.measure.predictor.jobs import NAMED, random_graph, random_jobs
 from convsmith.measure.predictor.motifs import MOTIFS
-from convsmith.measure.predictor.speed import SIZES, Speed, undisturbed
+from convsmith.measure.predictor.speed import REFERENCES, Speed, undisturbed
 from convsmith.measure.predictor.steps import STEPS
 from convsmith.nn import Classifier, ConvNormAct, InvertedResidual, MaxPool
 from convsmith.search import spaces
@@ -161,7 +162,7 @@ def test_a_killed_calibration_keeps_its_networks(monkeypatch, tmp_path):
     assert [name.partition(":")[0] for name in names] == [f"random {number}" for number in range(32)]
     seen.clear()
     calibrate(path, networks=64)
-    measured = seen[len(SIZES) :]  # the references come first
+    measured = seen[REFERENCES :]  # the references come first
     assert len(measured) == 32
     assert measured[0].shapes == random_graph(32).shapes
     assert LatencyPredictor.load(path)._table.names[:32] == names
@@ -349,7 +350,7 @@ def turned(monkeypatch):
     measuring = turns.Turns(fake.install(monkeypatch, loading=loading))
     jobs = [turns.Job(str(number), random_graph(number)) for number in range(3)]
     (usual,) = measuring.measure(jobs)
-    return measuring, loaded[: len(SIZES)], jobs, [own.latency_ms for own in usual]
+    return measuring, loaded[: REFERENCES], jobs, [own.latency_ms for own in usual]
 
 
 def test_times_are_those_at_the_speed_of_the_beginning(turned):
@@ -371,18 +372,17 @@ def test_a_network_is_told_its_speed_by_references_of_its_size():
 
 
 def test_bursts_that_something_else_lengthens_do_not_count(turned):
-    """Two of five of each network, and as many of the references, which were not those beside them."""
+    """Two of five of each network, and two of the references'."""
     measuring, references, jobs, usual = turned
-    lengthened = itertools.cycle([1.0, 1.3, 1.0, 1.0, 1.2])
 
-    def loading(graph):
-        network = fake.load(graph)
-        network.burst_ms = lambda: network.latency_ms * next(lengthened)
+    def lengthened(network):
+        factors = itertools.cycle([1.0, 1.3, 1.0, 1.0, 1.2])
+        network.burst_ms = lambda: network.latency_ms * next(factors)
         return network
 
-    measuring.runtime.load = loading
     for reference in references:
-        reference.burst_ms = lambda own=reference: own.latency_ms * next(lengthened)
+        lengthened(reference)
+    measuring.runtime = Mock(wraps=measuring.runtime, load=lambda graph: lengthened(fake.load(graph)))
     (measured,) = measuring.measure(jobs)
     assert [own.latency_ms for own in measured] == pytest.approx(usual)
     assert undisturbed([4.0, 1.0, 9.0, 2.0]) == 1.5
@@ -392,7 +392,7 @@ def test_bursts_that_something_else_lengthens_do_not_count(turned):
 def test_a_minute_that_slows_down_is_measured_again(turned):
     measuring, references, jobs, usual = turned
     for reference in references:
-        slowness = itertools.cycle([1.0, 1.0, 1.0, *[1.2] * turns.ROUNDS])  # beside three profiles, and then the times
+        slowness = itertools.cycle([1.0, *[1.2] * turns.ROUNDS])  # beside the profiles, and then the times
         reference.burst_ms = lambda own=reference, slow=slowness: own.latency_ms * next(slow)
     assert list(measuring.measure(jobs)) == [[]]
     assert measuring.disturbed == 9
@@ -427,8 +427,8 @@ def test_a_calibration_is_at_the_usual_speed_of_its_minutes(first_second, monkey
         lambda own: own.latency_ms * (first_second if own in loaded[:3] and next(first) < 3 * turns.FIRST else 1),
     )
     predictor = LatencyPredictor.calibrate(path=tmp_path / "file", minutes=1e-9)
-    assert predictor.about.reference_ms == pytest.approx([own.latency_ms for own in loaded[: len(SIZES)]])
-    assert predictor._table.latencies_ms[0] == pytest.approx(loaded[len(SIZES)].latency_ms)
+    assert predictor.about.reference_ms == pytest.approx([own.latency_ms for own in loaded[: REFERENCES]])
+    assert predictor._table.latencies_ms[0] == pytest.approx(loaded[REFERENCES].latency_ms)
     predictor.update([STRANGE], SHAPE)
     assert predictor._table.latencies_ms[-1] == pytest.approx(truth_ms(STRANGE))
 

@@ -20,7 +20,7 @@ from convsmith.measure.predictor.rows import SHORTEST_US, Rows
 from convsmith.measure.predictor.trees import Array, Trees, fit_trees
 
 ANY = "any kernel"  # the class for kernels of a class that was never measured
-LEAST_FOR_TREES = 40
+LEAST_ROWS = 40  # of a class, for more than its law
 ROBUST_STEPS, ROBUST_ERROR = 10, 0.01
 
 
@@ -87,14 +87,15 @@ def fit_models(
     begin = fit_correction(sums[there], counts[there], latencies_us[there])
     law_us = {name: groups[name].law_us(own.law) for name, own in rows.items()}
     coefficients = (begin.per_sum, begin.per_kernel, begin.constant)
-    return Models(groups, fit_net(Examples(rows, law_us, latencies_us, coefficients)))
+    net = fit_net(Examples(rows, law_us, latencies_us, coefficients))
+    return Models(groups, net.without({name for name, own in rows.items() if len(own) < LEAST_ROWS}))
 
 
 def fit_group(rows: Rows) -> GroupModel:
     """The model of one class."""
     coefficients = _fit_law(rows.law, rows.time_us)
     trees = None
-    if len(rows) >= LEAST_FOR_TREES:
+    if len(rows) >= LEAST_ROWS:
         law_us = np.maximum(_terms(rows.law) @ coefficients, SHORTEST_US)
         trees = fit_trees(rows.numbers, np.log(rows.time_us / law_us))
     return GroupModel(coefficients, trees, rows.law.min(axis=0), rows.law.max(axis=0))

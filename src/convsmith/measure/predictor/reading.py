@@ -20,7 +20,7 @@ from convsmith.measure.predictor.checked import (
 )
 from convsmith.measure.predictor.engines import ENGINES
 from convsmith.measure.predictor.kernels import LAW, Kernel
-from convsmith.measure.predictor.speed import SIZES
+from convsmith.measure.predictor.speed import REFERENCES
 from convsmith.measure.predictor.table import FORMAT, KEY, About, Table
 from convsmith.measure.predictor.trees import Array
 
@@ -82,9 +82,9 @@ def _about(document: Mapping[str, Any]) -> About:
         whole = type(of(document, name)) is int and least <= document[name] <= most
         check(whole, f"{name} must be a whole number from {least} to {most}", document[name])
     reference_ms = of(document, "reference_ms")
-    several = isinstance(reference_ms, list) and len(reference_ms) == len(SIZES)
+    several = isinstance(reference_ms, list) and len(reference_ms) == REFERENCES
     positive = several and all(is_number(own) and own > 0 for own in reference_ms)
-    check(positive, f"reference_ms must be {len(SIZES)} positive numbers", reference_ms)
+    check(positive, f"reference_ms must be {REFERENCES} positive numbers", reference_ms)
     known = {name: document[name] for name in (*TEXTS, *WHOLE)}
     check(len(document) == len(known) + 1, "about must say nothing else", sorted(document))
     return About(**known, reference_ms=tuple(map(float, reference_ms)))

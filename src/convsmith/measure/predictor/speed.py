@@ -1,8 +1,9 @@
-"""How fast the machine is, told by three networks that never change: a small, a middling and a large one.
+"""How fast the machine is, told by networks that never change, one for each size that other guests slow differently.
 
 Other guests of a machine take their share of its caches. What a small network works on stays in the core's own cache,
-and a large one's never fits: a middling one of some milliseconds is slower by several per cent in one hour than in
-another, while the other two take as long as before.
+and most of a large one's weights and maps never fit. A network of one to four milliseconds whose weights lie in the
+shared cache is what suffers: a copy of 24 MB on the other core lets it take a quarter longer, a network of eight
+milliseconds a tenth, and one of a sixth of a millisecond as long as before.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from convsmith.measure.predictor.engine import Timed
 from convsmith.measure.predictor.graph import Graph
 from convsmith.measure.predictor.writer import Writer
 
-SIZES = ((96, (32, 64, 128)), (160, (64, 128, 256)), (192, (64, 128, 256, 512)))  # the inputs' sides, and the widths
+REFERENCES = 4
 
 
 @dataclass(frozen=True)
@@ -72,29 +73,55 @@ class References:
 
 
 def reference_graphs() -> list[Graph]:
-    """The networks that tell how fast the machine is, in every calibration the same: a bit of all that takes time."""
-    small, middling, large = SIZES
-    return [_light(*small), _light(*middling), _heavy(*large)]
+    """The networks that tell how fast the machine is, in every calibration the same, from 0.2 to 20 milliseconds."""
+    return [
+        _plain(96, (32, 64, 128)),
+        _inverted(160, (32, 64, 128, 256), repeats=2),
+        _inverted(224, (32, 64, 128, 256), repeats=3),
+        _bottlenecks(224, (128, 256, 512, 1024), repeats=2),
+    ]
 
 
-def _light(side: int, widths: Sequence[int]) -> Graph:
+def _plain(side: int, widths: Sequence[int]) -> Graph:
     """Depthwise and pointwise convolutions about each stage's full one."""
-    w = Writer((1, 3, side, side))
-    x = w.act(w.conv("input", widths[0] // 2, (3, 3), stride=2), "relu")
+    w, x = _begun(side, widths)
     for width in widths:
         x = w.act(w.conv(x, width, (3, 3), stride=2), "relu")
         y = w.act(w.conv(x, 2 * width), "relu")
         y = w.act(w.conv(y, 2 * width, (3, 3), groups=2 * width), "relu")
         x = w.add(w.conv(y, width), x)
-    return w.graph(w.linear(w.flatten(w.global_pool(x)), 1000), opset=18)
+    return _ended(w, x)
 
 
-def _heavy(side: int, widths: Sequence[int]) -> Graph:
-    """Full convolutions, with more weights than a cache that is shared leaves to one."""
-    w = Writer((1, 3, side, side))
-    x = w.act(w.conv("input", widths[0], (7, 7), stride=2), "relu")
+def _inverted(side: int, widths: Sequence[int], *, repeats: int) -> Graph:
+    """Inverted residuals, six times as wide inside: most of their weights' kernels wait for the shared cache."""
+    w, x = _begun(side, widths)
+    for width in widths:
+        for place in range(repeats):
+            wide = 6 * w.shapes[x][0]
+            y = w.act(w.conv(x, wide), "relu")
+            y = w.act(w.conv(y, wide, (3, 3), stride=1 if place else 2, groups=wide), "relu")
+            y = w.conv(y, width)
+            x = w.add(y, x) if place else y
+    return _ended(w, x)
+
+
+def _bottlenecks(side: int, widths: Sequence[int], *, repeats: int) -> Graph:
+    """Residual bottlenecks behind each stage's full convolution, with more weights than a shared cache leaves to one."""
+    w, x = _begun(side, widths)
     for width in widths:
         x = w.act(w.conv(x, width, (3, 3), stride=2), "relu")
-        y = w.act(w.conv(x, width, (3, 3)), "relu")
-        x = w.add(w.conv(y, width, (3, 3)), x)
+        for _ in range(repeats):
+            y = w.act(w.conv(x, width // 2), "relu")
+            y = w.act(w.conv(y, width // 2, (3, 3)), "relu")
+            x = w.act(w.add(w.conv(y, width), x), "relu")
+    return _ended(w, x)
+
+
+def _begun(side: int, widths: Sequence[int]) -> tuple[Writer, str]:
+    w = Writer((1, 3, side, side))
+    return w, w.act(w.conv("input", widths[0] // 2, (3, 3), stride=2), "relu")
+
+
+def _ended(w: Writer, x: str) -> Graph:
     return w.graph(w.linear(w.flatten(w.global_pool(x)), 1000), opset=18)

@@ -18,8 +18,8 @@ from convsmith.measure.predictor.graph import Graph, Shape
 from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.speed import References, Speed, undisturbed
 
-CHUNK, ROUNDS, BETWEEN, FIRST = 40, 5, 4, 40
-LARGEST_CHANGE, LARGEST_DRIFT = 0.05, 0.25  # of the machine's speed, within a chunk and from the beginning
+CHUNK, ROUNDS, BETWEEN, FIRST = 40, 5, 6, 20
+LARGEST_CHANGE, LARGEST_DRIFT = 0.08, 0.25  # of the machine's speed, within a chunk and from the beginning
 TRIES, MOST_LOST = 3, 4  # of a chunk, and chunks in a row
 
 
@@ -103,9 +103,10 @@ class Turns:
         """What was measured, and the machine's speed beside the profiles and beside the times."""
         loaded: list[tuple[Job, Timed, tuple[Kernel, ...], Sequence[float]]] = []
         profiling, timing = [], []
-        for job in chunk:
+        for place, job in enumerate(chunk):
             network = self.runtime.load(job.graph)
-            profiling.append(self.references.speed())
+            if place % BETWEEN == 0:
+                profiling.append(self.references.speed())
             graph = self.runtime.executed(job.graph)
             try:
                 times = network.times_us(graph)
