@@ -1,5 +1,7 @@
 """The network of kernel times, on kernels whose profile does not add up to the latency."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from convsmith.measure.predictor.rows import Rows, rows_by_group
 from convsmith.measure.predictor.table import About, Table
 
 NETWORKS = LEAST_NETWORKS + 32
-ABOUT = About("cpu", "a processor", "onnxruntime", "1", 1, 16, "2026-01-01", (0.1, 1.0, 10.0))
+ABOUT = About("cpu", "a processor", "onnxruntime", "1", 1, 16, "2026-01-01", (0.1, 1.0, 4.0, 20.0))
 
 
 def kernel(group, size):
@@ -46,7 +48,7 @@ def table():
 def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trees, "TREES", 8)
-        patch.setattr(module, "EPOCHS", 60)
+        patch.setattr(module, "EPOCHS", 40)
         yield
 
 
@@ -69,7 +71,7 @@ def examples(measured):
 def test_whole_networks_teach_what_the_profile_misreads(measured, monkeypatch):
     held_out = fit(measured).held_out
     assert NETWORKS // 6 < held_out.networks < NETWORKS // 3
-    monkeypatch.setattr(model, "fit_net", lambda examples: None)
+    monkeypatch.setattr(model, "fit_net", lambda examples: Mock(without=lambda groups: None))
     assert held_out.mean_error < 0.9 * fit(measured).held_out.mean_error
 
 
@@ -85,6 +87,19 @@ def test_a_few_networks_train_none(measured):
     fitted = fit(few)
     assert fitted.models.net is None
     assert fitted.held_out.networks == 40
+
+
+def test_a_class_of_few_rows_is_told_by_its_law_alone(measured, monkeypatch):
+    """Of three times that the law of a single coefficient does not fit, far from what is asked."""
+    monkeypatch.setattr(module, "EPOCHS", 2)
+    few = [kernel("seldom", size) for size in (1e3, 2e3, 4e3)]
+    kernels = [(*own, few[i]) if i < 3 else own for i, own in enumerate(measured.kernels)]
+    times_us = [(*own, (1.0, 3.0, 2.0)[i]) if i < 3 else own for i, own in enumerate(measured.times_us)]
+    latencies_us = 1e3 * np.array(measured.latencies_ms)
+    models = model.fit_models(rows_by_group(kernels, times_us), kernels, latencies_us, with_net=True)
+    assert models.net.groups == ("misread", "read well")
+    large = kernel("seldom", 1e6)
+    assert models.kernels_us([large])[large] == models.groups["seldom"].law_us(np.array([large.law]))[0]
 
 
 def test_kernels_alone_are_learned_too(measured, net):

@@ -162,7 +162,7 @@ def test_a_killed_calibration_keeps_its_networks(monkeypatch, tmp_path):
     assert [name.partition(":")[0] for name in names] == [f"random {number}" for number in range(32)]
     seen.clear()
     calibrate(path, networks=64)
-    measured = seen[REFERENCES :]  # the references come first
+    measured = seen[REFERENCES:]  # the references come first
     assert len(measured) == 32
     assert measured[0].shapes == random_graph(32).shapes
     assert LatencyPredictor.load(path)._table.names[:32] == names
@@ -350,7 +350,7 @@ def turned(monkeypatch):
     measuring = turns.Turns(fake.install(monkeypatch, loading=loading))
     jobs = [turns.Job(str(number), random_graph(number)) for number in range(3)]
     (usual,) = measuring.measure(jobs)
-    return measuring, loaded[: REFERENCES], jobs, [own.latency_ms for own in usual]
+    return measuring, loaded[:REFERENCES], jobs, [own.latency_ms for own in usual]
 
 
 def test_times_are_those_at_the_speed_of_the_beginning(turned):
@@ -427,7 +427,7 @@ def test_a_calibration_is_at_the_usual_speed_of_its_minutes(first_second, monkey
         lambda own: own.latency_ms * (first_second if own in loaded[:3] and next(first) < 3 * turns.FIRST else 1),
     )
     predictor = LatencyPredictor.calibrate(path=tmp_path / "file", minutes=1e-9)
-    assert predictor.about.reference_ms == pytest.approx([own.latency_ms for own in loaded[: REFERENCES]])
+    assert predictor.about.reference_ms == pytest.approx([own.latency_ms for own in loaded[:REFERENCES]])
     assert predictor._table.latencies_ms[0] == pytest.approx(loaded[REFERENCES].latency_ms)
     predictor.update([STRANGE], SHAPE)
     assert predictor._table.latencies_ms[-1] == pytest.approx(truth_ms(STRANGE))

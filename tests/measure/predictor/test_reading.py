@@ -81,7 +81,9 @@ def test_what_is_whole_loads(content, tmp_path):
     assert loads(content.write(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("reference_ms", [1.5, [1.5], [1.0, 2.0, 3.0, 0], [1.0, 2.0, 3.0, "4"], [1.0, 2.0, 3.0, float("nan")], None])
+@pytest.mark.parametrize(
+    "reference_ms", [1.5, [1.5], [1.0, 2.0, 3.0, 0], [1.0, 2.0, 3.0, "4"], [1.0, 2.0, 3.0, float("nan")], None]
+)
 def test_what_the_reference_networks_took_is_several_numbers(content, tmp_path, reference_ms):
     content.document["about"]["reference_ms"] = reference_ms
     with pytest.raises(
