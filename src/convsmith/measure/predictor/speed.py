@@ -107,7 +107,7 @@ def _inverted(side: int, widths: Sequence[int], *, repeats: int) -> Graph:
 
 
 def _bottlenecks(side: int, widths: Sequence[int], *, repeats: int) -> Graph:
-    """Residual bottlenecks behind each stage's full convolution, with more weights than a shared cache leaves to one."""
+    """Residual bottlenecks behind each stage's full convolution: more weights than a shared cache leaves to one."""
     w, x = _begun(side, widths)
     for width in widths:
         x = w.act(w.conv(x, width, (3, 3), stride=2), "relu")
