@@ -1,9 +1,9 @@
 """Networks measured in turns, and among them those that never change, which tell how fast the machine is at the time.
 
-Each network is profiled, and then timed in bursts, one a round. The reference networks are timed in between. What a
-chunk of networks took is divided by what references of their size took beside them, as a share of what those took at
-the beginning: series of networks, minutes or hours apart, agree better so. A chunk during which the machine's speed
-changed is measured again.
+Each network is profiled, and then timed in bursts, one a round, of which the faster half counts. The reference networks
+are timed in between. What a chunk of networks took is divided by what references of their size took beside them, as a
+share of what those took at the beginning: series of networks, minutes or hours apart, agree better so. A chunk during
+which the machine's speed changed is measured again.
 """
 
 from __future__ import annotations
