@@ -8,11 +8,11 @@ through where it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Sequence
 
 from convsmith.measure.predictor.graph import Graph, Op
 from convsmith.measure.predictor.openvino.layout import VIEWS
-from convsmith.measure.predictor.rewriting import drop_copies, drop_unread, has
+from convsmith.measure.predictor.rewriting import drop_copies, drop_unread
 
 SWAPPED = (0, 2, 1)  # the axes of images, groups, and channels of a group, as a shuffle transposes them
 
@@ -35,33 +35,38 @@ def join_views(graph: Graph) -> None:
 def _until_none_is_left(graph: Graph, *kinds: str) -> None:
     """Join operators of these kinds that follow each other, and those that do so then."""
     before = len(graph.ops) + 1
-    while len(graph.ops) < before and has(graph, *kinds):
+    while len(graph.ops) < before:
         before = len(graph.ops)
-        _join_in_a_row(graph, kinds)
+        several = [op for op in graph.ops if op.kind in kinds]
+        if (len(several) > 1 and _join_in_a_row(graph, several)) or any(_unchanged(graph, op) for op in several):
+            drop_copies(graph, lambda op: _unchanged(graph, op) if op.kind in kinds else None)
+            drop_unread(graph)
 
 
-def _join_in_a_row(graph: Graph, kinds: Collection[str]) -> None:
+def _join_in_a_row(graph: Graph, several: Sequence[Op]) -> bool:
+    """Let each do what one before it does, too, which is not read then; whether any does."""
     uses, producers = graph.uses(), graph.producers()
-    for op in graph.ops:
+    joined = False
+    for op in several:
         before = producers.get(op.inputs[0]) if op.inputs else None
-        if op.kind not in kinds or before is None or uses[op.inputs[0]] != 1:
+        if before is None or uses[op.inputs[0]] != 1:
             continue
         if op.kind in VIEWS and before.kind in VIEWS:
             op.kind, op.inputs = "Reshape", [before.inputs[0], *op.inputs[1:]]
+            joined = True
         elif op.kind == before.kind == "Transpose":
             first, second = _axes(graph, before), _axes(graph, op)
             op.inputs = [before.inputs[0]]
             op.attributes = {**op.attributes, "perm": tuple(first[axis] for axis in second)}
+            joined = True
+    return joined
 
-    def unchanged(op: Op) -> str | None:
-        if op.kind not in kinds:
-            return None
-        same = op.kind in VIEWS and graph.shapes[op.inputs[0]] == graph.shapes[op.outputs[0]]
-        still = op.kind == "Transpose" and _axes(graph, op) == tuple(range(len(_axes(graph, op))))
-        return op.inputs[0] if same or still else None
 
-    drop_copies(graph, unchanged)
-    drop_unread(graph)
+def _unchanged(graph: Graph, op: Op) -> str | None:
+    """The map that a view or transposition writes as it is."""
+    same = op.kind in VIEWS and graph.shapes[op.inputs[0]] == graph.shapes[op.outputs[0]]
+    still = op.kind == "Transpose" and _axes(graph, op) == tuple(range(len(_axes(graph, op))))
+    return op.inputs[0] if same or still else None
 
 
 def _join(graph: Graph) -> None:
