@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from convsmith.deploy import backends, clock
 from convsmith.deploy.agreement import TOLERANCES, Reference, Run, check_example, check_repeats, check_run, eager_run
 from convsmith.deploy.cores import pinned
+from convsmith.deploy.passes.lean import lean
 from convsmith.deploy.precision import PRECISIONS, check_precision, precision_of
 from convsmith.deploy.snapshot import snapshot
 from convsmith.deploy.uncollected import uncollected
@@ -97,15 +98,16 @@ class Comparison:
         given = self.example, self.threads, precision
         if is_reference:
             return entry.prepare(snapshot(self.network), *given), 0.0
-        if entry.knows_eager and precision == precision_of(self.example):
+        if entry.rewrites and precision == precision_of(self.example):
             # What comes of a rewritten network tells whether that computes the same, unless a precision's roundings
             # are in between; and one that was rewritten wrongly may have what the back end lacks.
             with suppress(ValueError, RuntimeError, TypeError):
-                run = entry.prepare(snapshot(self.network, sharing=True), *given, compared=False)
+                rewrite = partial(lean, compared=False)
+                run = entry.prepare(snapshot(self.network, sharing=True), *given, rewrite=rewrite)
                 difference = self.reference.difference(run)
                 if difference <= TOLERANCES[self.example.dtype]:
                     return run, difference
-        known = {"output": self.output} if entry.knows_eager else {}
+        known = {"rewrite": partial(lean, output=self.output)} if entry.rewrites else {}
         run = entry.prepare(snapshot(self.network), *given, **known)
         return run, self.reference.difference(run)
 

@@ -132,14 +132,8 @@ def _build() -> bool:
     except subprocess.CalledProcessError as error:
         _say(error.stderr.decode(errors="replace")[-2000:])
         return False
-    except (
-        ImportError,
-        OSError,
-        RuntimeError,
-        ValueError,
-        subprocess.SubprocessError,
-    ) as error:  # of a `CXX` half quoted
-        _say(error)
+    except (ImportError, OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
+        _say(error)  # a ValueError of a half-quoted `CXX`
         return False
     _load.cache_clear()
     return _load()

@@ -11,7 +11,7 @@ from convsmith.deploy import onnx
 from convsmith.deploy.agreement import Run
 from convsmith.deploy.backends.registry import Artefact, Backend, register
 from convsmith.deploy.passes.blocks import BLOCK
-from convsmith.deploy.passes.lean import lean
+from convsmith.deploy.passes.lean import Rewrite, lean
 from convsmith.deploy.precision import in_precision
 from convsmith.deploy.program import plain
 
@@ -31,18 +31,10 @@ def load(threads=1):
 '''
 
 
-def prepare(
-    network: nn.Module,
-    example: Tensor,
-    threads: int,
-    precision: str,
-    *,
-    output: Tensor | None = None,
-    compared: bool = True,
-) -> Run:
+def prepare(network: nn.Module, example: Tensor, threads: int, precision: str, *, rewrite: Rewrite = lean) -> Run:
     """A session over the model that `export` would write, held in memory."""
     weights = onnx.Apart(onnx.GIVEN)
-    model = _model(network, example, precision, output=output, compared=compared, weights=weights)
+    model = _model(network, example, precision, rewrite=rewrite, weights=weights)
     session = onnx.load(model, threads, weights)
     return lambda x: session(plain(x, example))
 
@@ -58,11 +50,10 @@ def _model(
     example: Tensor,
     precision: str,
     *,
-    output: Tensor | None = None,
-    compared: bool = True,
+    rewrite: Rewrite = lean,
     weights: onnx.Apart | None = None,
 ) -> bytes:
-    leaner = lean(network, example, block=BLOCK, output=output, compared=compared)
+    leaner = rewrite(network, example, block=BLOCK)
     return onnx.convert(in_precision(leaner, example, precision), example, {}, weights=weights)
 
 
@@ -74,6 +65,6 @@ ONNXRUNTIME = register(
         extra="onnx",
         precisions=("float32", "float16"),
         write=write,
-        knows_eager=True,
+        rewrites=True,
     )
 )

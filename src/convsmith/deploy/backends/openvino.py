@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from convsmith.deploy import onnx
 from convsmith.deploy.agreement import Run
 from convsmith.deploy.backends.registry import Artefact, Backend, register
-from convsmith.deploy.passes.lean import lean
+from convsmith.deploy.passes.lean import Rewrite, lean
 from convsmith.deploy.precision import check_one_type
 from convsmith.deploy.program import plain
 from convsmith.deploy.snapshot import snapshot
@@ -44,19 +44,11 @@ def load(threads=1):
 '''
 
 
-def prepare(
-    network: nn.Module,
-    example: Tensor,
-    threads: int,
-    precision: str,
-    *,
-    output: Tensor | None = None,
-    compared: bool = True,
-) -> Run:
+def prepare(network: nn.Module, example: Tensor, threads: int, precision: str, *, rewrite: Rewrite = lean) -> Run:
     """A model compiled for the example's shape, and one for all other batch sizes when the first of them comes."""
     core = unreported("openvino").Core()
     weights = onnx.Apart(onnx.MEMORY)
-    data = onnx_bytes(network, example, output=output, compared=compared, weights=weights)
+    data = onnx_bytes(network, example, rewrite=rewrite, weights=weights)
     model = read_model(core, data, weights)
     fixed = model.clone()
     fixed.reshape(list(example.shape))
@@ -105,17 +97,15 @@ def onnx_bytes(
     network: nn.Module,
     example: Tensor,
     *,
-    output: Tensor | None = None,
-    compared: bool = True,
+    rewrite: Rewrite = lean,
     weights: onnx.Apart | None = None,
 ) -> bytes:
     """The ONNX model that OpenVINO reads, in float32; ValueError for a network of which a part has another type.
 
-    `output` is what the network gives for the example, where that is known; `compared` as of `lean`, `weights` as of
-    `onnx.convert`.
+    `rewrite` is `lean`, or that with some of its arguments given; `weights` as of `onnx.convert`.
     """
     check_one_type(network, example)
-    leaner = lean(network, example, output=output, compared=compared)
+    leaner = rewrite(network, example)
     if example.dtype != torch.float32:  # a copy, as it may share parameters with the network
         leaner = snapshot(leaner).float()
     return onnx.convert(leaner, example.float(), {}, weights=weights)
@@ -176,6 +166,6 @@ OPENVINO = register(
         extra="openvino",
         precisions=tuple(HINTS),
         write=write,
-        knows_eager=True,
+        rewrites=True,
     )
 )

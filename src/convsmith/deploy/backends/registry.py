@@ -46,9 +46,8 @@ class Backend:
     `requires` are the modules that it imports; `extra` is the extra of convsmith that installs them.
     `devices` are the types of the devices that it computes on.
     `thorough` says that it takes many seconds to prepare: `auto` tries it only where asked to be thorough.
-    `knows_eager` says that `prepare` rewrites the network (`lean`) and takes as `output` what eager gives for the
-    example, which spares a pass; and another one with `compared=False`: then the rewritten network is not compared with
-    eager before it runs.
+    `rewrites` says that `prepare` makes the network leaner first and takes as `rewrite` what does so: `lean` with
+    eager's output for the example, which spares a pass, or without a comparison with eager of its own: more passes.
     `write(network, example, folder, precision)` gets the like, and writes into an empty folder what a user ships; None:
     there is nothing to ship.
     """
@@ -61,7 +60,7 @@ class Backend:
     devices: tuple[str, ...] = ("cpu",)
     thorough: bool = False
     write: Write | None = None
-    knows_eager: bool = False
+    rewrites: bool = False
 
     @property
     def installed(self) -> bool:

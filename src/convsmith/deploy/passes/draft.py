@@ -24,7 +24,7 @@ class Draft:
     Raises NotTraceableError when torch.fx cannot follow the module's own `forward`, or a call does more than that.
     """
 
-    def __init__(self, module: nn.Module, example: Tensor | None = None, *, own: bool = False, sharing: bool = False):
+    def __init__(self, module: nn.Module, example: Tensor | None = None, *, own: bool = False):
         if is_changed(module):
             raise NotTraceableError(
                 f"a network that is rewritten must compute what the `forward` of its class says, and "

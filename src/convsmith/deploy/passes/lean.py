@@ -22,6 +22,7 @@ from convsmith.deploy.snapshot import snapshot
 from convsmith.nn import Shift
 
 Fold: TypeAlias = Callable[[nn.Module, Tensor], nn.Module]
+Rewrite: TypeAlias = Callable[..., nn.Module]  # `lean`, with what is known of the network or who compares
 
 
 def _fold_shift(network: nn.Module, _: Tensor) -> nn.Module:

@@ -98,11 +98,10 @@ class LatencyPredictor:
             raise ValueError(f"minutes must be a finite positive number, got {minutes}")
         runtime = runtime_of(device, backend, threads)
         file = None if path is None else Path(path)
+        kept = None
         if file is not None:
             check_writable(file.resolve())
-        kept = (
-            None if file is None else Kept(file.resolve(), stamp=stamp_of(file))
-        )  # before it is read: what comes later is seen
+            kept = Kept(file.resolve(), stamp=stamp_of(file))  # before it is read: what comes later is seen
         known = _open(file, runtime)
         if kept is not None and known is not None:
             kept.known = len(known[0])
