@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from convsmith.deploy import clock
+from convsmith.deploy.rounds import settling_calls
 from tests.hand_clock import HandClock
 
 
@@ -23,19 +24,24 @@ def test_this_machines_clock_is_read():
     assert clock.measure({"slow": lambda: time.sleep(0.005)}, rounds=3)["slow"].median_ms >= 5
 
 
-def test_rounds_take_turns_and_change_places():
-    called = []
-    calls = {name: lambda name=name: (called.append(name), time.sleep(0.003)) for name in "abc"}
+def test_rounds_take_turns_and_change_places(monkeypatch):
+    called, takes = [], HandClock(monkeypatch).takes(0.02)
+    calls = {name: lambda name=name: (called.append(name), takes()) for name in "abc"}
     timings = clock.measure(calls, rounds=4, warmup=2)
     assert [timings[name].calls_per_round for name in "abc"] == [1, 1, 1]
-    # Two untimed calls and one that finds how many make a sample; then in each round an untimed and a timed call.
-    assert "".join(called) == "aaabbbccc" + "aabbcc" + "ccbbaa" + "bbccaa" + "aaccbb"
+    # Two untimed calls and one that finds how many make a sample; then in each round two untimed and a timed call.
+    assert "".join(called) == "aaabbbccc" + "aaabbbccc" + "cccbbbaaa" + "bbbcccaaa" + "aaacccbbb"
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(0.03, 1), (0.025, 1), (0.012, 3), (0.005, 5), (0.0025, 10), (1e-6, 10)])
+def test_calls_behind_others_settle_for_25_milliseconds_and_at_most_ten_calls(seconds, calls):
+    assert settling_calls(seconds) == calls
 
 
 @pytest.mark.parametrize("number", [2, 3, 4, 5])
-def test_each_has_each_place_and_comes_after_itself_equally_often(number):
-    names, called = "abcde"[:number], []
-    calls = {name: lambda name=name: (called.append(name), time.sleep(0.002)) for name in names}
+def test_each_has_each_place_and_comes_after_itself_equally_often(monkeypatch, number):
+    names, called, takes = "abcde"[:number], [], HandClock(monkeypatch).takes(0.03)
+    calls = {name: lambda name=name: (called.append(name), takes()) for name in names}
     clock.measure(calls, rounds=2 * number, warmup=1)
     taken = called[2 * number :: 2]  # each call that was timed had one before it that was not
     places = Counter((index % number, name) for index, name in enumerate(taken))

@@ -105,7 +105,7 @@ def test_the_clock_looks_before_each_round_and_after_the_last_with_warm_caches()
 
     def call():
         called.append("c")
-        time.sleep(0.002)
+        time.sleep(0.025)
 
     clock.measure({"one": call}, rounds=3, warmup=1, watch=lambda: called.append("w"))
     # One untimed call and one that finds how many make a sample; in a round an untimed and a timed call.

@@ -79,7 +79,7 @@ def test_threads_are_restored_after_a_failing_network():
 
 
 def test_networks_take_turns():
-    found = latencies({name: Probe(0.003, name) for name in "ab"}, (1, 3, 4, 4), rounds=4)
+    found = latencies({name: Probe(0.025, name) for name in "ab"}, (1, 3, 4, 4), rounds=4)
     assert list(found) == ["a", "b"]
     assert "".join(str(call["name"]) for call in Probe.record).endswith("aabbbbaabbaaaabb")
 

@@ -1,8 +1,9 @@
 """How calls are timed against each other: bursts, in rounds that take turns.
 
 A sample is the mean of a burst of calls that lasts at least two milliseconds; a result is the median of one sample per
-round. Where something else ran since, an untimed call precedes the burst: the first call after another network finds
-cold caches, and is a tenth to a half slower for networks below a millisecond.
+round. Where something else ran since, untimed calls precede the burst: the first call of a network behind others finds
+cold caches and takes up to twice as long, and a processor's last cache keeps its data only when they are asked for
+again and again: networks below five milliseconds come to their speed after five to eight calls.
 
 Standard library only, in the Python of 3.9: `measure.remote` sends this file to other devices, so that they are timed
 in the same way.
@@ -22,6 +23,7 @@ Call = Callable[[], object]
 Burst = Callable[[Call, int], float]
 
 SHORTEST_SAMPLE_SECONDS = 2e-3
+SETTLING_SECONDS, MOST_SETTLING = 25e-3, 10
 FEWEST_ROUNDS = 3
 
 
@@ -62,7 +64,9 @@ def in_turns(
     samples: dict[str, list[float]] = {name: [] for name in names}
     start = time.perf_counter()
     with no_garbage_collection():
-        calls = {name: _calls_per_round(call, burst, warmup) for name, call in candidates.items()}
+        calls, settling = {}, {}
+        for name, call in candidates.items():
+            calls[name], settling[name] = _counts(call, burst, warmup)
         for done in range(rounds):
             if budget_seconds and done >= FEWEST_ROUNDS and time.perf_counter() - start > budget_seconds:
                 break
@@ -70,11 +74,17 @@ def in_turns(
                 watch()
             for name in _order(names, done):
                 if len(names) > 1 or watch is not None:
-                    candidates[name]()
+                    for _ in range(settling[name]):
+                        candidates[name]()
                 samples[name].append(1e3 * burst(candidates[name], calls[name]) / calls[name])
         if watch is not None:
             watch()
     return {name: timing(samples[name], calls[name]) for name in names}
+
+
+def settling_calls(seconds: float) -> int:
+    """How many calls of so many seconds it takes until one that comes behind others is at its speed."""
+    return min(MOST_SETTLING, max(1, math.ceil(SETTLING_SECONDS / max(seconds, 1e-9))))
 
 
 def timing(samples_ms: list[float], calls_per_round: int) -> Timing:
@@ -97,14 +107,15 @@ def _order(names: Sequence[str], done: int) -> list[str]:
     return turned if done % 2 == 0 else turned[::-1]
 
 
-def _calls_per_round(call: Call, burst: Burst, warmup: int) -> int:
+def _counts(call: Call, burst: Burst, warmup: int) -> tuple[int, int]:
+    """How many calls make a sample, and how many untimed ones precede them where something else ran since."""
     for _ in range(warmup):
         call()
     calls = 1
     while (seconds := burst(call, calls)) < SHORTEST_SAMPLE_SECONDS:
         # At most tenfold a step: the time of a few calls of a microsecond says little.
         calls = min(10 * calls, math.ceil(1.2 * calls * SHORTEST_SAMPLE_SECONDS / max(seconds, 1e-9)))
-    return calls
+    return calls, settling_calls(seconds / calls)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from convsmith.deploy.rounds import settling_calls
 from convsmith.measure.predictor.graph import Graph, Shape
 from convsmith.measure.predictor.onnxruntime.profile import KernelTime, times_of
 
@@ -41,7 +42,7 @@ class Session:
             for _ in range(runs):
                 self.run()
             self.kernels = _kernels(Path(self._session.end_profiling()), runs)
-        self._calls = max(LEAST_CALLS, round(BURST_SECONDS / seconds))
+        self._calls, self._settling = max(LEAST_CALLS, round(BURST_SECONDS / seconds)), settling_calls(seconds)
 
     def times_us(self, ran: Graph) -> list[float]:
         """Microseconds of each operator of an executed graph; ValueError where the runtime ran others."""
@@ -52,11 +53,11 @@ class Session:
         return self._session.run(None, self._feed)
 
     def burst_ms(self) -> float:
-        """Milliseconds of a pass: the median of a burst behind an untimed pass or two, which fill the caches.
+        """Milliseconds of a pass: the median of a burst behind untimed passes, which fill the caches.
 
         The median, as a scheduler may stop even a process that has a core for itself.
         """
-        for _ in range(2 if self._calls > LEAST_CALLS else 1):
+        for _ in range(self._settling):
             self.run()
         return 1e3 * median(self._seconds() for _ in range(self._calls))
 

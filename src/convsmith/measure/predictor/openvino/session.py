@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from convsmith.deploy.backends.openvino import compile_model, read_model, settings
+from convsmith.deploy.rounds import settling_calls
 from convsmith.deploy.telemetry import unreported
 from convsmith.measure.predictor.graph import Graph, Shape
 from convsmith.measure.predictor.openvino.profile import CUT_OFF_US, LEAST_US, Node, nodes, times_of
@@ -34,7 +35,8 @@ class Session:
         self._request = self._compiled(counts=False).create_infer_request()
         self._request.set_input_tensor(self._example)
         self.run()
-        self._calls = max(LEAST_CALLS, round(BURST_SECONDS / _seconds(self._request)))
+        seconds = _seconds(self._request)
+        self._calls, self._settling = max(LEAST_CALLS, round(BURST_SECONDS / seconds)), settling_calls(seconds)
 
     def _compiled(self, *, counts: bool) -> Any:
         return compile_model(_core(), self._model, {**self._settings, "PERF_COUNT": counts}, "float32")
@@ -57,8 +59,8 @@ class Session:
         return times_of(ran, self.kernels)
 
     def burst_ms(self) -> float:
-        """Milliseconds of a pass: the median of a burst behind an untimed pass or two, which fill the caches."""
-        for _ in range(2 if self._calls > LEAST_CALLS else 1):
+        """Milliseconds of a pass: the median of a burst behind untimed passes, which fill the caches."""
+        for _ in range(self._settling):
             self.run()
         return 1e3 * median(_seconds(self._request) for _ in range(self._calls))
 
