@@ -145,7 +145,19 @@ def _cell(rng: Random, sizes: Sizes) -> Motif:
     return apply
 
 
+def _narrow(rng: Random, sizes: Sizes) -> Motif:
+    """Many narrow convolutions of one map, joined."""
+    number, kernel, adds = rng.choice((5, 6, 8, 12, 16, 24)), rng.choice((1, 3, 3)), rng.random() < 0.5
+    width = max(2, sizes.near(sizes.width * rng.choice((1, 2))) // number)
+
+    def apply(w: Writer, x: str, act: str) -> str:
+        y = w.concat([w.act(w.conv(x, width, (kernel, kernel)), act) for _ in range(number)])
+        return w.add(y, x) if adds and w.shapes[x] == w.shapes[y] else y
+
+    return apply
+
+
 MOTIFS: tuple[Callable[[Random, Sizes], Motif], ...] = (
     _bottleneck, _basic, *(_inverted,) * 3, _separable, _dense, _split_unit, _inception, _cell,
-    *(interleaved,) * 2, shuffled, condensed,
+    *(interleaved,) * 2, shuffled, condensed, _narrow,
 )  # fmt: skip

@@ -56,7 +56,7 @@ def _stem(w: Writer, rng: Random, sizes: Sizes) -> str:
     x = w.act(w.conv(x, sizes.some(), (kernel, kernel), stride=stride), rng.choice(ACTS))
     if rng.random() < 0.4 and w.shapes[x][1] >= 32:
         x = w.pool(x, "MaxPool", 3, 2, ceil=rng.random() < 0.2)
-    return x
+    return w.response_norm(x, 5) if rng.random() < 0.05 else x
 
 
 def _end(w: Writer, x: str, rng: Random) -> Graph:
