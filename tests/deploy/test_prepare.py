@@ -59,6 +59,19 @@ def test_eager_computes_with_a_copy_in_eval_mode_and_without_gradients():
     assert prepared(IMAGES[:1]).shape == (1, 5)
 
 
+@pytest.mark.parametrize("backend", ["eager", "onnxruntime", "openvino", "executorch"])
+def test_an_autocast_around_it_is_not_what_a_network_is_prepared_in(backend):
+    if backend not in backends.installed(thorough=True):
+        pytest.skip(f"{backend} is not installed")
+    module = network().eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        prepared = deploy.prepare(module, IMAGES, backend=backend)
+        compared = deploy.compare(module, IMAGES, backend=backend).candidates.values()
+    assert [candidate.rejected for candidate in compared if candidate.rejected] == []
+    assert prepared.difference < 1e-5
+    torch.testing.assert_close(prepared(IMAGES), module(IMAGES).detach(), rtol=1e-5, atol=1e-6)
+
+
 def test_onnxruntime_agrees_with_eager_at_other_batch_sizes():
     pytest.importorskip("onnxruntime")
     module = network().eval()

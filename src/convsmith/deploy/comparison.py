@@ -15,7 +15,7 @@ from convsmith.deploy import backends, clock
 from convsmith.deploy.agreement import TOLERANCES, Reference, Run, check_example, check_repeats, check_run, eager_run
 from convsmith.deploy.cores import pinned
 from convsmith.deploy.passes.lean import lean
-from convsmith.deploy.precision import PRECISIONS, check_precision, precision_of
+from convsmith.deploy.precision import PRECISIONS, check_precision, precision_of, without_autocast
 from convsmith.deploy.snapshot import snapshot
 from convsmith.deploy.uncollected import uncollected
 
@@ -157,6 +157,7 @@ class Comparison:
         return min(timed, key=lambda pair: pair[0])[1]
 
 
+@without_autocast
 def compare(
     module: nn.Module,
     example: Tensor,

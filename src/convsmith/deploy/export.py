@@ -22,6 +22,7 @@ from convsmith.deploy.agreement import (
 )
 from convsmith.deploy.clock import threads
 from convsmith.deploy.passes.lean import lean
+from convsmith.deploy.precision import without_autocast
 from convsmith.deploy.snapshot import snapshot
 
 FORMATS = ("onnx",)
@@ -44,6 +45,7 @@ class ExportResult:
     folded_norms: int
 
 
+@without_autocast
 def export(
     module: nn.Module,
     path: str | os.PathLike[str],

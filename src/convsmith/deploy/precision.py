@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 import torch
 from torch import Tensor, nn
 
 from convsmith.deploy.agreement import TOLERANCES
 
 PRECISIONS = {str(dtype).removeprefix("torch."): dtype for dtype in TOLERANCES}
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Converting(nn.Module):
@@ -52,3 +59,14 @@ def in_precision(network: nn.Module, example: Tensor, precision: str) -> nn.Modu
     The network itself is converted where the two differ: give a copy. Fold what can be folded before.
     """
     return network if precision == precision_of(example) else Converting(network, PRECISIONS[precision]).eval()
+
+
+def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, as if nobody called it inside of `torch.autocast`: what is traced there keeps the casts."""
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*args, **kwargs)
+
+    return called

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from convsmith.deploy import backends, clock
 from convsmith.deploy.agreement import Run, check_example
 from convsmith.deploy.comparison import Comparison
-from convsmith.deploy.precision import check_precision, precision_of
+from convsmith.deploy.precision import check_precision, precision_of, without_autocast
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Prepared:
         return self.run(x)
 
 
+@without_autocast
 def prepare(
     module: nn.Module,
     example: Tensor,

@@ -19,6 +19,7 @@ from convsmith.deploy.backends import Artefact
 from convsmith.deploy.int8 import RUNTIMES, Int8Model, checked_batches
 from convsmith.deploy.int8.folder import write_folder
 from convsmith.deploy.passes.lean import lean
+from convsmith.deploy.precision import without_autocast
 from convsmith.deploy.snapshot import snapshot
 
 Evaluate = Callable[[Run], float]
@@ -84,6 +85,7 @@ class Quantized:
         return write_folder(Path(folder), self.write, shape, summary, self.figures)
 
 
+@without_autocast
 def quantize(
     module: nn.Module,
     calibration: Iterable[Tensor | Sequence[Tensor]],

@@ -21,7 +21,7 @@ from convsmith.deploy import backends
 from convsmith.deploy.agreement import TOLERANCES
 from convsmith.deploy.backends.registry import Artefact
 from convsmith.deploy.comparison import Candidate, Comparison, compare
-from convsmith.deploy.precision import PRECISIONS, precision_of
+from convsmith.deploy.precision import PRECISIONS, precision_of, without_autocast
 from convsmith.deploy.snapshot import snapshot
 
 LOADER, README = "loader.py", "README.md"
@@ -47,6 +47,7 @@ class Shipment:
     loader_difference: float
 
 
+@without_autocast
 def ship(
     module: nn.Module,
     folder: str | os.PathLike[str],

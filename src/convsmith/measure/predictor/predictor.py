@@ -164,7 +164,7 @@ class LatencyPredictor:
         shape = tuple(input_shape)
         with uncollected():
             found = [self._kernels(one, shape) for one in several]
-            strange = [i for i, own in enumerate(found) if unknown != "ignore" and self._unknown(own, shape)]
+            strange = [] if unknown == "ignore" else self._strange(found, shape)
             predicted = [] if strange else self._fitted.predict_ms(found)
         if strange:
             if unknown == "measure":  # but not again
@@ -257,6 +257,12 @@ class LatencyPredictor:
         predictor._seconds = float(notes.get("seconds", 0.0))
         predictor._kept = kept
         return predictor
+
+    def _strange(self, several: list[list[Kernel]], input_shape: Shape) -> list[int]:
+        """The places of those of several networks of one input that have what no measured network had."""
+        if self._table.outside(input_shape):
+            return list(range(len(several)))
+        return [place for place, own in enumerate(several) if self._fitted.unknown(own)]
 
     def _unknown(self, own: list[Kernel], input_shape: Shape) -> list[str]:
         return self._table.outside(input_shape) + self._fitted.unknown(own)

@@ -44,7 +44,7 @@ def convolution_effort(op: Op, weight: Shape, groups: int, source: Shape, target
 def _inside(op: Op, axis: int, taps: int, source: int, target: int) -> list[int]:
     """For each tap along one axis at how many places of the result it falls on the map."""
     stride, dilation = op.ints("strides", (1, 1))[axis], op.ints("dilations", (1, 1))[axis]
-    first = -op.ints("pads", (0, 0))[axis]
+    firsts = [tap * dilation - op.ints("pads", (0, 0))[axis] for tap in range(taps)]
     return [
-        sum(0 <= first + place * stride + tap * dilation < source for place in range(target)) for tap in range(taps)
+        max(0, min(target - 1, (source - 1 - first) // stride) - max(0, -(first // stride)) + 1) for first in firsts
     ]
