@@ -28,7 +28,7 @@ from convsmith.measure.predictor.table import About, Table
 from convsmith.measure.predictor.trees import Array
 from convsmith.measure.predictor.turns import Job, Turns
 
-MINUTES = 8.0
+MINUTES = 9.0
 MOST_SKIPPED = 0.1
 
 Progress: TypeAlias = Callable[[int, float], None]

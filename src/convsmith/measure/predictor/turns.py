@@ -18,7 +18,7 @@ from convsmith.measure.predictor.graph import Graph, Shape
 from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.speed import References, Speed, undisturbed
 
-CHUNK, ROUNDS, BETWEEN, FIRST = 40, 5, 6, 20
+CHUNK, ROUNDS, BETWEEN, FIRST = 40, 5, 10, 20
 LARGEST_CHANGE, LARGEST_DRIFT = 0.08, 0.25  # of the machine's speed, within a chunk and from the beginning
 TRIES, MOST_LOST = 3, 4  # of a chunk, and chunks in a row
 
