@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from convsmith.measure.predictor.steps import Motif, Sizes
+from convsmith.measure.predictor.steps import Motif, Sizes, power_of_two
 from convsmith.measure.predictor.writer import Writer
 
 GROUP_CHANNELS = (1, 2, 2, 3, 4, 4, 6, 8, 12, 16, 16, 16, 24, 32, 32, 64)  # of many groups
@@ -17,6 +17,8 @@ def interleaved(rng: Random, sizes: Sizes) -> Motif:
     depth = rng.choice(GROUP_CHANNELS)
     wanted, align = sizes.width * rng.choice((1, 2, 4)) / depth, rng.choice((1, 4, 4, 8, 16, 16))
     groups = max(2, round(wanted / align) * align if wanted > align else round(wanted))
+    if sizes.powers:
+        groups, depth = power_of_two(groups), power_of_two(depth)
     width, kernel, biased = groups * depth, rng.choice((3, 3, 3, 5, 1)), rng.random() < 0.3
     convolutions, restored, adds = rng.choice((1, 1, 2)), rng.random() < 0.6, rng.random() < 0.6
     across = depth if rng.random() < 0.8 else 1

@@ -15,17 +15,31 @@ ACTS = ("relu", "relu", "relu", "relu6", "relu6", "silu", "hard_swish", "sigmoid
 KERNELS = ((1, 1), (1, 1), (3, 3), (3, 3), (3, 3), (5, 5), (7, 7), (1, 7), (7, 1), (1, 3), (3, 1))
 
 
+POWERS_SHARE = 0.2  # of the networks: those whose widths are powers of two
+
+
+def power_of_two(width: float) -> int:
+    """The nearest one."""
+    return int(2 ** round(math.log2(width)))
+
+
 class Sizes:
-    """How wide maps are in one network: an alignment, and a width that stages multiply."""
+    """How wide maps are in one network: an alignment, or powers of two, and a width that stages multiply.
+
+    Powers of two are common, and pixels that lie so far apart share few sets of a cache.
+    """
 
     def __init__(self, rng: Random, side: int, wider: float = 1.0):
         self.rng = rng
         self.align = rng.choice((1, 2, 4, 8, 8, 16, 16, 32))
+        self.powers = rng.random() < POWERS_SHARE
         # Small maps are wide where the stages of a network end: few pixels for many weights.
         self.width = wider * math.exp(rng.uniform(math.log(8), math.log(128 if side > 64 else 256)))
 
     def near(self, width: float) -> int:
         """A width close to this one, nearly always of the network's alignment."""
+        if self.powers:
+            return power_of_two(max(4, width))
         align = self.align if self.rng.random() < 0.9 else self.rng.choice((1, 2, 4, 8, 16))
         return max(align, round(width / align) * align)
 
