@@ -8,6 +8,8 @@ from convsmith.measure.predictor.effort import convolution_effort, reach
 from convsmith.measure.predictor.graph import Op
 from convsmith.measure.predictor.kernels import kernels
 from convsmith.measure.predictor.onnxruntime.executed import executed
+from convsmith.measure.predictor.openvino import effort as openvino
+from convsmith.measure.predictor.openvino.executed import executed as openvino_executed
 from convsmith.measure.predictor.writer import Writer
 
 
@@ -51,3 +53,26 @@ def test_steps_without_padding_are_those_of_whole_rows():
     effort = convolution_effort(op, (64, 32, 3, 3), 1, (1, 32, 14, 14), (1, 64, 12, 12))
     # Four blocks of channels, two sets of six pixels a row: 6 * 4 / 2 cycles each.
     assert effort.steps == 12 * (2 * 12) * 32 * 9
+
+
+def openvino_effort(channels, size, groups, kernel, side=3):
+    w = Writer((1, channels, size, size))
+    graph = w.graph(w.conv("input", channels, (side, side), groups=groups))
+    (op,) = (own for own in openvino_executed(graph, 16).ops if own.kind == "Convolution")
+    assert op.attributes["kernel"] == kernel
+    shapes = (1, channels, size, size)
+    return openvino.convolution_effort(op, (channels, channels // groups, side, side), groups, shapes, shapes)
+
+
+def test_openvino_calls_the_kernel_for_small_groups_for_each_of_their_rows():
+    """The multiplications are those of pixels that a row of taps sees, of its columns all; of a group one vector."""
+    steps = 32 * 2 * (7 * 3 - 2) * 3 * 7 / 2
+    assert openvino_effort(64, 7, 32, "jit").steps == steps + 160 * 7 * 32
+    assert openvino_effort(64, 7, 1, "brgconv").steps == 4 * 64 * (7 * 3 - 2) * 3 * 7 / 2
+
+
+def test_openvino_moves_each_pixel_of_each_part():
+    maps = [(2, 8, 5, 4), (2, 3, 5, 4), (2, 1, 5, 4)]
+    assert openvino.moving_effort(Op("Concatenation", [], []), maps, [(2, 12, 5, 4)]).steps == 3 * 2 * 20
+    assert openvino.moving_effort(Op("Split", [], []), [(2, 12, 5, 4)], maps[:2]).steps == 2 * 2 * 20
+    assert openvino.moving_effort(Op("Eltwise", [], []), maps, maps).steps == 0

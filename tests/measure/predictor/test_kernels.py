@@ -46,3 +46,34 @@ def test_a_kernel_is_told_apart_by_the_weights_of_the_whole_network(backend, nam
         held = 2 * (16 * 16 * 3 * 3 + 16) + (16 + 1) * classes
         assert told[classes] == pytest.approx(math.log2(4 * held), abs=0.5)
     assert told[20_000] - told[10] == pytest.approx(6, abs=0.5)
+
+
+def openvino_kernels(steps, channels=16):
+    """Of a network of convolutions, each told by its width and the side of its kernel."""
+    w = Writer((1, channels, 32, 32))
+    x = "input"
+    for width, side in steps:
+        x = w.act(w.conv(x, width, (side, side)), "relu")
+    engine = ENGINES["openvino"]
+    return engine.kernels(engine.executed(w.graph(w.linear(w.flatten(w.global_pool(x)), 10), opset=18), 16))
+
+
+def test_a_kernel_is_told_how_often_it_runs_and_how_many_others_lie_between():
+    """Held against the passes written out: what ran since the same kernel ran last, maybe in the pass before."""
+    kernels = openvino_kernels([(16, 3), (16, 1), (16, 3), (16, 3), (16, 5), (16, 1), (16, 3)])
+    places = [openvino.NUMBERS.index(name) for name in ("log_repeats", "log_between")]
+    names = [(own.variant, own.law) for own in kernels]
+    for at, own in enumerate(kernels):
+        passes = names + names[:at]
+        last = max(n for n, name in enumerate(passes) if name == names[at])
+        expected = names.count(names[at]), 1 + len(set(passes[last + 1 :]))
+        assert [own.numbers[place] for place in places] == pytest.approx([math.log2(n) for n in expected], abs=0.25)
+    assert {own.numbers[places[0]] for own in kernels} == {0.0, 1.0, 2.0}
+
+
+@pytest.mark.parametrize(("channels", "whole", "step"), [(32, 1, 7), (24, 0, 5), (512, 1, 11), (1536, 1, 11)])
+def test_a_kernel_is_told_how_its_channels_fit_vectors_and_caches(channels, whole, step):
+    kernel = next(own for own in openvino_kernels([(channels, 1), (16, 3)]) if own.numbers[15:17] == (3.0, 3.0))
+    told = dict(zip(openvino.NUMBERS, kernel.numbers, strict=True))
+    assert (told["in_whole"], told["log_in_step"]) == (whole, step)
+    assert (told["out_whole"], told["log_out_step"]) == (1, 6)

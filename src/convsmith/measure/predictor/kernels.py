@@ -72,7 +72,7 @@ def in_context(graph: Graph, kernel: Callable[[Graph, Op, list[str], Around], Ke
 
     `kernel` tells one from the graph, its operator, the maps that it reads, and what is around it.
     """
-    work, weights = _rough(_work(graph)), _rough(_weights(graph))
+    work, weights = rough(_work(graph)), rough(_weights(graph))
     written_at: dict[str, float] = dict.fromkeys(graph.inputs, 0.0)
     clock = 0.0
     found = []
@@ -80,7 +80,7 @@ def in_context(graph: Graph, kernel: Callable[[Graph, Op, list[str], Around], Ke
     for op in graph.ops:
         read = [name for name in op.inputs if name and name not in constants]
         since = clock - min([written_at.get(name, 0.0) for name in read]) if read else 0.0
-        made = kernel(graph, op, read, (work, _rough(since), weights))
+        made = kernel(graph, op, read, (work, rough(since), weights))
         found.append(made)
         clock += made.law[1] + made.law[2] + made.law[3]
         for name in op.outputs:
@@ -272,5 +272,7 @@ def log(value: float) -> float:
     return math.log2(1.0 + value)
 
 
-def _rough(value: float) -> float:
+@lru_cache(maxsize=65536)
+def rough(value: float) -> float:
+    """The logarithm, to half of one."""
     return round(log(value) / CONTEXT_STEP) * CONTEXT_STEP

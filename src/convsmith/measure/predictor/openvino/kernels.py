@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from convsmith.measure.predictor.graph import Graph, Op, Shape
-from convsmith.measure.predictor.kernels import Around, Kernel, in_context, log, weights_of
-from convsmith.measure.predictor.openvino.effort import Effort, convolution_effort
+from convsmith.measure.predictor.kernels import Around, Kernel, in_context, log, rough, weights_of
+from convsmith.measure.predictor.openvino.effort import convolution_effort, moving_effort
 
-VERSION = 4  # of the numbers below: a table of another version is refused
+VERSION = 5  # of the numbers below: a table of another version is refused
 
 NUMBERS = (
     "log_macs", "log_read", "log_written", "log_weights", "log_bytes", "log_intensity",
@@ -20,53 +22,107 @@ NUMBERS = (
     "kernel_height", "kernel_width", "stride", "dilation", "log_groups", "padding",
     "activation", "body", "parts", "in_rest", "out_rest", "out_blocks_rest", "pixels_rest",
     "log_steps", "log_steps_a_mac", "log_copied",
-    "log_work", "log_since_read", "log_all_weights",
+    "in_whole", "out_whole", "log_in_step", "log_out_step",
+    "log_work", "log_since_read", "log_all_weights", "log_repeats", "log_between",
 )  # fmt: skip
 # From cheap to dear.
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "PRelu", "Abs", "BatchNormalization", "HardSwish", "Sqrt", "Sigmoid",
                "Tanh", "Swish", "Exp", "Elu", "Gelu", "Mish", "Div", "Pow")  # fmt: skip
-COSTS = {"HardSwish": 0.5, "Sigmoid": 2.0, "Tanh": 2.0, "Swish": 2.5, "Exp": 1.5, "Elu": 2.0, "Gelu": 4.0, "Mish": 4.0}
+COSTS = {
+    "HardSwish": 0.8,
+    "Div": 0.35,
+    "Pow": 30.0,
+    "Sigmoid": 2.0,
+    "Tanh": 2.0,
+    "Swish": 2.5,
+    "Exp": 1.5,
+    "Elu": 2.0,
+    "Gelu": 4.0,
+    "Mish": 4.0,
+}
 VECTOR, BLOCKS, PIXELS = 16, 4, 8
+CACHE_SETS = 4096  # bytes after which a first cache begins again
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Told:
+    """What tells a kernel, but for what surrounds it."""
+
+    kind: str
+    attributes: tuple[tuple[str, Any], ...]
+    weights: tuple[Shape, ...]
+    read: tuple[Shape, ...]
+    written: tuple[Shape, ...]
+
+
+_told = lru_cache(maxsize=65536)(_Told)  # one object for all that are the same, so that these are compared once
 
 
 def kernels(graph: Graph) -> list[Kernel]:
     """The kernels of an executed graph, in order."""
-    return in_context(graph, _kernel)
+    told = [_of(graph, op) for op in graph.ops]
+    both = iter(zip(told, _repeated(told), strict=True))
+
+    def kernel(graph: Graph, op: Op, read: list[str], around: Around) -> Kernel:
+        own, repeated = next(both)
+        return _described(own, around, repeated)
+
+    return in_context(graph, kernel)
 
 
-def _kernel(graph: Graph, op: Op, read: list[str], around: Around) -> Kernel:
+def _of(graph: Graph, op: Op) -> _Told:
     shapes = graph.shapes
     # Lists, as a generator for each would take longer than what it gives.
     weights = tuple([shapes[name] for name in weights_of(graph, op)])
     facts = tuple([fact for fact in op.attributes.items() if fact[0] != "covers"])
-    reads, written = tuple([shapes.get(name, ()) for name in read]), tuple([shapes.get(n, ()) for n in op.outputs])
-    return _described(op.kind, facts, weights, reads, written, around)
+    read = tuple([shapes.get(name, ()) for name in op.inputs if name and name not in graph.constants])
+    return _told(op.kind, facts, weights, read, tuple([shapes.get(name, ()) for name in op.outputs]))
+
+
+def _repeated(told: list[_Told]) -> list[tuple[float, float]]:
+    """For each kernel, logarithms of how many of the network are the same, and of how many others lie between two.
+
+    OpenVINO writes the code of a kernel once for all that are the same. What has just run is still in the processor's
+    caches: a small kernel that comes again and again takes a tenth less than one that comes once a pass.
+    """
+    counts = Counter(told)
+    recent = list(dict.fromkeys(reversed(told)))  # as the last pass left them, the latest one first
+    found = []
+    for own in told:
+        place = recent.index(own)
+        recent.insert(0, recent.pop(place))
+        found.append((rough(counts[own] - 1), rough(place)))
+    return found
 
 
 @lru_cache(maxsize=65536)
-def _described(
-    kind: str,
-    attributes: tuple[tuple[str, Any], ...],
-    weights: tuple[Shape, ...],
-    read: tuple[Shape, ...],
-    written: tuple[Shape, ...],
-    around: Around,
-) -> Kernel:
+def _described(told: _Told, around: Around, repeated: tuple[float, float]) -> Kernel:
     """A kernel from all that tells it; remembered, as a search meets the same ones again and again."""
-    op = Op(kind, [], [], dict(attributes))
+    group, variant, law, numbers = _alone(told)
+    return Kernel(group, variant, law, (*numbers, *around, *repeated))
+
+
+@lru_cache(maxsize=65536)
+def _alone(told: _Told) -> tuple[str, str, tuple[float, ...], tuple[float, ...]]:
+    """The class, the variant, the law's terms and the numbers of a kernel, but for what surrounds it."""
+    kind, weights, read, written = told.kind, told.weights, told.read, told.written
+    op = Op(kind, [], [], dict(told.attributes))
     source, target = read[0] if read else (), written[0]
     weight = weights[0] if weights else ()
-    groups = int(op.attributes.get("group", 1))
+    groups = int(op.attributes.get("group", op.attributes.get("groups", 1)))  # of a convolution, or of a shuffle
     taps = weight[2:] or op.ints("kernel_shape", ())
     height, width = (taps[0], taps[1]) if len(taps) == 2 else (1, 1)
     strides, dilations, pads = op.ints("strides", (1,)), op.ints("dilations", (1,)), op.ints("pads", (0,))
     macs = float(sum(math.prod(own) for own in weights) * target[0] * _pixels(target))
     convolves = kind == "Convolution" and len(target) == 4
-    effort = convolution_effort(op, weight, groups, source, target) if convolves else Effort()
+    effort = convolution_effort(op, weight, groups, source, target) if convolves else moving_effort(op, read, written)
     in_bytes, out_bytes = 4.0 * sum(map(math.prod, read)), 4.0 * sum(map(math.prod, written))
     weight_bytes = 4.0 * sum(map(math.prod, weights)) * effort.weights
     in_channels, out_channels = _channels(source), _channels(target)
     activation, dearest = _activation(op)
+    # A depthwise convolution computes neighbouring channels in one vector, others those of one group.
+    depthwise = convolves and op.attributes["kernel"].endswith("_dw")
+    alone_in, alone_out = (channels // (1 if depthwise else groups) for channels in (in_channels, out_channels))
     numbers = (
         log(macs), log(in_bytes), log(out_bytes), log(weight_bytes), log(in_bytes + out_bytes + weight_bytes),
         log(macs / (in_bytes + out_bytes + 1.0)),
@@ -78,11 +134,11 @@ def _described(
         float(in_channels // groups % VECTOR), float(out_channels // groups % VECTOR),
         float(-(-(out_channels // groups) // VECTOR) % BLOCKS), float(_side(target, -1) % PIXELS),
         log(effort.steps), log(1000 * effort.steps / (macs + 1)), log(effort.copied),
-        *around,
+        float(alone_in % VECTOR == 0), float(alone_out % VECTOR == 0), _step(in_channels), _step(out_channels),
     )  # fmt: skip
     group, variant = _names(op, weight, groups, (height, width), list(read), target, activation)
     passes = out_bytes * COSTS.get(activation, 0.0)
-    return Kernel(group, variant, (macs, in_bytes, out_bytes, weight_bytes, effort.steps, passes), numbers)
+    return group, variant, (macs, in_bytes, out_bytes, weight_bytes, effort.steps, passes), numbers
 
 
 def _names(
@@ -123,6 +179,14 @@ def _activation(op: Op) -> tuple[str, int]:
     body = (op.attributes.get("algorithm", ""), *op.attributes["body"])
     found = max((ACTIVATIONS.index(kind) + 1 for kind in body if kind in ACTIVATIONS), default=0)
     return ACTIVATIONS[found - 1] if found else "", found
+
+
+def _step(channels: int) -> float:
+    """Of the bytes from a pixel to the next one the largest power of two, to base 2.
+
+    Pixels whole 4096 bytes apart share one set of the first cache: a map of 1024 channels is read anew for each group.
+    """
+    return math.log2(math.gcd(4 * channels, CACHE_SETS))
 
 
 def _channels(shape: Iterable[int]) -> int:

@@ -31,18 +31,21 @@ def marked(graph: Graph) -> dict[int, Mark]:
     """The marks by the operators' `id`; those without one are not merged into what is in front."""
     uses, producers = graph.uses(), graph.producers()
     marks: dict[int, Mark] = {}
+
+    def alone(op: Op) -> bool:
+        return len(op.outputs) == 1 and uses[op.outputs[0]] == 1
+
     for op in graph.ops:
-        alone = len(op.outputs) == 1 and uses[op.outputs[0]] == 1
         begun = _begun(op)
         if begun is not None:
-            if alone:
+            if alone(op):
                 marks[id(op)] = begun
             continue
         for name in op.inputs:
             writer = producers.get(name)
             chain = marks.get(id(writer), Mark.END)
             if chain is not Mark.END and (found := _continued(graph, op, chain, producers, marks)) is not None:
-                marks[id(op)] = found if alone else Mark.END
+                marks[id(op)] = found if alone(op) else Mark.END
     return marks
 
 
