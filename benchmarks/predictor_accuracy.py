@@ -29,7 +29,6 @@ import convsmith as cs
 from convsmith.measure.predictor.fitted import Fitted
 from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.model import fit_models
-from convsmith.measure.predictor.net import LEAST_NETWORKS
 from convsmith.measure.predictor.rows import rows_by_group
 from convsmith.measure.predictor.speed import Speed
 
@@ -38,14 +37,15 @@ Row: TypeAlias = dict[str, object]
 METHODS = ("predicted", "strict", "macs", "linear", "sum", "alone")
 # What of the random networks is like a family's blocks.
 IMITATES = {
-    ("bottleneck", "basic", "residual"): ("resnet", "resnext", "senet", "resnet_deformable", "fractalnet", "gunn"),
+    ("bottleneck", "basic", "residual"): ("resnet", "resnext", "senet", "resnet_deformable", "fractalnet"),
+    ("bottleneck", "residual", "narrow", "branches"): ("gunn",),
     ("inverted", "separable"): (
         *("mobilenet_v1", "mobilenet_v2", "xception", "aligned_xception", "xception_145m", "waterfall_xception"),
         *("shiftnet", "shiftresnet"),
     ),
-    ("grouped_unit", "grouped", "interleaved"): ("shufflenet_v1", "igcnet", "clcnet", "nin", "deep_roots"),
+    ("shuffled", "grouped", "interleaved"): ("shufflenet_v1", "igcnet", "clcnet", "nin", "deep_roots"),
     ("split_unit", "halves"): ("shufflenet_v2", "shufflenet_v2_deep"),
-    ("dense", "pre_norm", "branches"): ("densenet", "condensenet"),
+    ("dense", "condensed", "pre_norm", "branches"): ("densenet", "condensenet"),
     ("inception", "branches", "pooled"): ("googlenet", "inception_v3", "inception_resnet"),
     ("cell", "separable", "branches"): ("nasnet", "pnasnet", "amoebanet", "darts"),
 }
@@ -129,11 +129,9 @@ def without(predictor: cs.measure.LatencyPredictor, motifs: Sequence[str]) -> Fi
     table, fitted = predictor._table, predictor._fitted
     parts = [name.partition(": ")[2].split(", ") if name.startswith("random ") else None for name in table.names]
     kept = [i for i, own in enumerate(parts) if own is not None and not set(own) & set(motifs)]
-    kernels, latencies_us = [table.kernels[i] for i in kept], 1e3 * np.array([table.latencies_ms[i] for i in kept])
-    rows = rows_by_group(kernels, [table.times_us[i] for i in kept])
+    rows = rows_by_group([table.kernels[i] for i in kept], [table.times_us[i] for i in kept])
     print(f"without {', '.join(motifs)}: {len(kept)} of {len(table)} networks", flush=True)
-    models = fit_models(rows, kernels, latencies_us, with_net=len(kept) >= LEAST_NETWORKS)
-    return Fitted(models, fitted.correction, fitted.held_out, fitted.known)
+    return Fitted(fit_models(rows), fitted.correction, fitted.held_out, fitted.known)
 
 
 def summary(group: str, rows: list[Row]) -> Row:

@@ -87,6 +87,7 @@ def install(monkeypatch, runtime_version=None, processor=None, loading=load, bac
     runtime = FakeRuntime("cpu", processor or here[0], backend, runtime_version or here[1], 1, 16)
     monkeypatch.setattr(FakeRuntime, "load", lambda self, graph: loading(graph))
     monkeypatch.setattr(trees, "TREES", 8)  # enough for so simple a law
+    monkeypatch.setattr(trees, "BOOSTED", 40)
     monkeypatch.setattr(turns, "CHUNK", 16)  # and so few at a time
     monkeypatch.setattr(module, "runtime_of", lambda device, backend, threads: runtime)
     monkeypatch.setattr(module, "Runtime", FakeRuntime)

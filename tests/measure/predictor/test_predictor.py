@@ -117,7 +117,7 @@ def test_a_file_is_plain(file):
     with safe_open(file, framework="numpy") as content:
         document = json.loads(content.metadata()["convsmith"])
         assert content.get_tensor("table.time_us").dtype == np.float32
-    assert document["format"] == "convsmith/latency/3"
+    assert document["format"] == "convsmith/latency/4"
     assert document["about"]["runtime"] == importlib.metadata.version("onnxruntime")
     assert document["about"]["threads"] == 1
 
@@ -140,7 +140,7 @@ def test_the_calibration_chooses_the_back_end(monkeypatch, tmp_path, file):
     pytest.importorskip("openvino")
     fake.install(monkeypatch, backend="openvino", loading=fake.load_openvino)
     path = tmp_path / "openvino"
-    calibrate(path, networks=16, backend="openvino")
+    calibrate(path, networks=48, backend="openvino")
     predictor = LatencyPredictor.load(path)
     assert (predictor.about.backend, predictor.about.runtime) == ("openvino", importlib.metadata.version("openvino"))
     kinds = {kernel.group for own in predictor._table.kernels for kernel in own}

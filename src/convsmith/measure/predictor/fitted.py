@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 from zlib import crc32
@@ -12,12 +13,11 @@ import numpy as np
 from convsmith.measure.predictor.checked import array, mapping, number, of, texts
 from convsmith.measure.predictor.kernels import LAW, Kernel
 from convsmith.measure.predictor.model import Correction, GroupModel, Models, fit_correction, fit_group, fit_models
-from convsmith.measure.predictor.net import LEAST_NETWORKS, Net
-from convsmith.measure.predictor.rows import rows_by_group
+from convsmith.measure.predictor.rows import Rows, rows_by_group
 from convsmith.measure.predictor.table import Table
 from convsmith.measure.predictor.trees import Array, Trees
 
-FOLDS = 4
+FOLDS, FITTED_AT_ONCE = 4, 2
 FEWEST_NETWORKS = 2 * FOLDS
 BEYOND = 1.5  # times the largest of a class that was measured (or below the smallest): no longer to be trusted
 
@@ -82,35 +82,33 @@ class Fitted:
     def arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Everything as arrays and plain values, for a file."""
         arrays: dict[str, Array] = {}
-        groups, net = self.models.groups, self.models.net
-        for name, group in groups.items():
+        for name, group in self.models.groups.items():
             own = {"law": group.law, "lowest": group.lowest, "highest": group.highest}
-            own |= {} if group.trees is None else group.trees.arrays()
+            for place, trees in enumerate(group.trees):
+                own |= {f"{place}.{key}": value for key, value in trees.arrays().items()}
             arrays |= {f"model.{name}.{key}": value for key, value in own.items()}
-        arrays |= {f"net.{key}": value for key, value in (net.arrays() if net else {}).items()}
-        notes: dict[str, Any] = {
+        notes = {
             "correction": asdict(self.correction),
             "held_out": asdict(self.held_out),
-            "groups": list(groups),
+            "trees": {name: len(group.trees) for name, group in self.models.groups.items()},
         }
-        notes["of_net"] = list(net.groups) if net else None
         return arrays, {"model": notes, "known": sorted(self.known)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], notes: Mapping[str, Any], *, width: int) -> Fitted:
         """The model of `arrays()` for kernels of so many numbers; DamagedError where something is not as it must be."""
-        model, groups, net = mapping(of(notes, "model"), "model"), {}, None
-        for name in texts(model, "groups"):
+        model, groups = mapping(of(notes, "model"), "model"), {}
+        counts = mapping(of(model, "trees"), "trees")
+        for name in counts:
             own = _beginning_with(f"model.{name}.", arrays)
-            trees = Trees.from_arrays(own, width=width) if "roots" in own else None
+            places = range(int(number(counts, name, lowest=0)))  # at the first that is missing DamagedError
+            trees = tuple(Trees.from_arrays(_beginning_with(f"{place}.", own), width=width) for place in places)
             ends = [array(own, end, (len(LAW),)) for end in ("lowest", "highest")]
             groups[name] = GroupModel(array(own, "law", (1 + len(LAW),)), trees, *ends)
-        if of(model, "of_net") is not None:
-            net = Net.from_arrays(_beginning_with("net.", arrays), texts(model, "of_net"), width=width)
         correction = Correction(**_numbers(model, "correction", Correction))
         held_out = _numbers(model, "held_out", HeldOut)
         held_out["networks"] = int(held_out["networks"])
-        return cls(Models(groups, net), correction, HeldOut(**held_out), set(texts(notes, "known")))
+        return cls(Models(groups), correction, HeldOut(**held_out), set(texts(notes, "known")))
 
 
 def _numbers(model: Mapping[str, Any], name: str, of_type: type) -> dict[str, Any]:
@@ -126,8 +124,6 @@ def _beginning_with(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array
 def fit(table: Table) -> Fitted:
     """The model of all that a table holds; its error is that of networks left out, one fold at a time.
 
-    Of a table from which a network is trained only the first fold is left out: training takes half a minute.
-
     Raises ValueError for a table with too few networks.
     """
     if len(table) < FEWEST_NETWORKS:
@@ -137,23 +133,26 @@ def fit(table: Table) -> Fitted:
     rows = rows_by_group(table.kernels, table.times_us)
     measured_us = 1e3 * np.array(table.latencies_ms)
     folds = np.array([_fold(own) for own in table.kernels])
-    with_net = len(table) >= LEAST_NETWORKS
-    left_out = folds == 0 if with_net else folds >= 0
+    kept = [folds != fold for fold in np.unique(folds)]
+    with ThreadPoolExecutor(FITTED_AT_ONCE) as pool:  # scikit-learn lets other threads run while it grows a tree
+        whole, *others = pool.map(lambda chosen: _fit_to(rows, chosen), [folds >= 0, *kept])
     sums = np.zeros(len(table))
-    for fold in np.unique(folds[left_out]):
-        others = {name: own.of(folds != fold) for name, own in rows.items()}
-        met = {name: own for name, own in others.items() if len(own)}
-        models = fit_models(met, table.kernels, measured_us, with_net=with_net)
-        places = np.flatnonzero(folds == fold)
+    for models, chosen in zip(others, kept, strict=True):
+        places = np.flatnonzero(~chosen)
         sums[places] = models.sums_us([table.kernels[place] for place in places])
-    sums, measured = sums[left_out], measured_us[left_out]
-    counts = np.array([float(len(own)) for own in table.kernels])[left_out]
+    counts = np.array([float(len(own)) for own in table.kernels])
     return Fitted(
-        fit_models(rows, table.kernels, measured_us, with_net=with_net),
-        fit_correction(sums, counts, measured),
-        HeldOut.of(_corrected(sums, counts, measured), measured),
+        whole,
+        fit_correction(sums, counts, measured_us),
+        HeldOut.of(_corrected(sums, counts, measured_us), measured_us),
         {kernel.variant for own in table.kernels for kernel in own},
     )
+
+
+def _fit_to(rows: Mapping[str, Rows], chosen: Array) -> Models:
+    """The models of those networks that a mask (networks,) chooses."""
+    own = {name: found.of(chosen) for name, found in rows.items()}
+    return fit_models({name: found for name, found in own.items() if len(found)})
 
 
 def _fold(kernels: Sequence[Kernel]) -> int:
@@ -171,15 +170,9 @@ def _corrected(sums: Array, counts: Array, measured_us: Array) -> Array:
     return found
 
 
-def refit(fitted: Fitted, table: Table, groups: set[str], new: set[str]) -> Fitted:
-    """The model with these classes fitted anew; the correction and the error stay.
-
-    Of the `new` among them the network has not seen what was met: there the trees are alone.
-    """
+def refit(fitted: Fitted, table: Table, groups: set[str]) -> Fitted:
+    """The model with these classes fitted anew; the correction and the error stay."""
     rows = rows_by_group(table.kernels, table.times_us)
     known = {kernel.variant for own in table.kernels for kernel in own}
-    net = fitted.models.net
-    models = Models(
-        {**fitted.models.groups, **{name: fit_group(rows[name]) for name in groups}}, net and net.without(new)
-    )
+    models = Models({**fitted.models.groups, **{name: fit_group(rows[name]) for name in groups}})
     return Fitted(models, fitted.correction, fitted.held_out, known)

@@ -1,9 +1,8 @@
 """How long each kernel takes, and from the sum of the kernels to the latency of the network.
 
 Per class of kernels a law with coefficients that cannot be negative (a start, multiply-accumulates, bytes read, written
-and of weights); of the logarithm of what the law leaves over, the mean of what randomised trees say, which see kernels
-alone, and of what a small network says, which was trained on whole networks as well. The network's latency is the sum,
-its number of kernels and a constant, each with one coefficient: the profiler's share in each kernel is taken out so.
+and of weights), and trees for the logarithm of what the law leaves over. The network's latency is the sum, its number
+of kernels and a constant, each with one coefficient: the profiler's share in each kernel is taken out so.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from convsmith.measure.predictor.kernels import Kernel
-from convsmith.measure.predictor.net import Examples, Net, fit_net
 from convsmith.measure.predictor.rows import SHORTEST_US, Rows
 from convsmith.measure.predictor.trees import Array, Trees, fit_trees
 
@@ -26,10 +24,10 @@ ROBUST_STEPS, ROBUST_ERROR = 10, 0.01
 
 @dataclass(frozen=True)
 class GroupModel:
-    """One class: the law's coefficients, the trees where there are enough rows, and the range of the law's terms."""
+    """One class: the law's coefficients, trees where there are enough rows, and the range of the law's terms."""
 
     law: Array
-    trees: Trees | None
+    trees: tuple[Trees, ...]
     lowest: Array
     highest: Array
 
@@ -38,13 +36,17 @@ class GroupModel:
         times: Array = np.maximum(_terms(law) @ self.law, SHORTEST_US)
         return times
 
+    def times_us(self, law: Array, numbers: Array) -> Array:
+        """Microseconds of each kernel (rows,)."""
+        told: Array = np.exp(sum(trees.predict(numbers) for trees in self.trees)) * self.law_us(law)
+        return told
+
 
 @dataclass(frozen=True)
 class Models:
-    """The models of all classes, and the network that serves some of them."""
+    """The models of all classes."""
 
     groups: Mapping[str, GroupModel]
-    net: Net | None = None
 
     def kernels_us(self, kernels: Iterable[Kernel]) -> dict[Kernel, float]:
         """Microseconds of each distinct kernel; one of a class that has no model by `ANY`, or else nothing."""
@@ -64,37 +66,18 @@ class Models:
 
     def _times_us(self, name: str, law: Array, numbers: Array) -> Array:
         model = self.groups.get(name, self.groups.get(ANY))
-        if model is None:
-            return np.zeros(len(law))
-        times = model.law_us(law)
-        told = [] if model.trees is None else [model.trees.predict(numbers)]
-        if self.net is not None and name in self.net.groups:
-            told.append(self.net.predict(name, numbers, times))
-        return times * np.exp(np.mean(told, axis=0)) if told else times
+        return np.zeros(len(law)) if model is None else model.times_us(law, numbers)
 
 
-def fit_models(
-    rows: Mapping[str, Rows], kernels: Sequence[Sequence[Kernel]], latencies_us: Array, *, with_net: bool
-) -> Models:
-    """The models of all classes of the networks that have rows, of all networks' kernels and latencies (networks,)."""
-    groups = {**{name: fit_group(own) for name, own in rows.items()}, ANY: _fit_any(rows)}
-    if not with_net:
-        return Models(groups)
-    sums, counts = np.zeros(len(kernels)), np.array([float(len(own)) for own in kernels])
-    for own in rows.values():
-        np.add.at(sums, own.network, own.time_us * own.count)
-    there = sums > 0
-    begin = fit_correction(sums[there], counts[there], latencies_us[there])
-    law_us = {name: groups[name].law_us(own.law) for name, own in rows.items()}
-    coefficients = (begin.per_sum, begin.per_kernel, begin.constant)
-    net = fit_net(Examples(rows, law_us, latencies_us, coefficients))
-    return Models(groups, net.without({name for name, own in rows.items() if len(own) < LEAST_ROWS}))
+def fit_models(rows: Mapping[str, Rows]) -> Models:
+    """The models of all classes that have rows."""
+    return Models({**{name: fit_group(own) for name, own in rows.items()}, ANY: _fit_any(rows)})
 
 
 def fit_group(rows: Rows) -> GroupModel:
     """The model of one class."""
     coefficients = _fit_law(rows.law, rows.time_us)
-    trees = None
+    trees: tuple[Trees, ...] = ()
     if len(rows) >= LEAST_ROWS:
         law_us = np.maximum(_terms(rows.law) @ coefficients, SHORTEST_US)
         trees = fit_trees(rows.numbers, np.log(rows.time_us / law_us))
@@ -105,7 +88,7 @@ def _fit_any(rows: Mapping[str, Rows]) -> GroupModel:
     """One law for all kernels: the best that is known of a class that was never measured."""
     law = np.concatenate([own.law for own in rows.values()])
     times = np.concatenate([own.time_us for own in rows.values()])
-    return GroupModel(_fit_law(law, times), None, law.min(axis=0), law.max(axis=0))
+    return GroupModel(_fit_law(law, times), (), law.min(axis=0), law.max(axis=0))
 
 
 def _terms(law: Array) -> Array:

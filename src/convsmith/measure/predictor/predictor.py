@@ -211,7 +211,7 @@ class LatencyPredictor:
     def _learn(self, kernels: Sequence[Kernel]) -> None:
         """Fit anew what these kernels, which the table has now, tell more about: what was not known, or else all."""
         new = {kernel.group for kernel in kernels if self._fitted.unknown([kernel])}
-        self._fitted = refit(self._fitted, self._table, new or {kernel.group for kernel in kernels}, new)
+        self._fitted = refit(self._fitted, self._table, new or {kernel.group for kernel in kernels})
 
     def _keep(self) -> None:
         """Grow the file, if there is one, and take over what others added to it."""
