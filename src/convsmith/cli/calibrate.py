@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from convsmith.arch import Architecture
 
 
-@app.command(epilog="Example: convsmith calibrate --device cpu --backend onnxruntime --minutes 8 --space mobile")
+@app.command(epilog="Example: convsmith calibrate --device cpu --backend onnxruntime --minutes 9 --space mobile")
 def calibrate(
     device: Annotated[str, typer.Option(help="Where to measure: cpu.")] = "cpu",
     backend: Annotated[str, typer.Option(help="What to measure with: onnxruntime or openvino.")] = "onnxruntime",

@@ -53,7 +53,7 @@ def prepare(
         backend: A name of `backends.names()`, or `auto`: the fastest of those installed, at the example's size.
         threads: How many threads compute (default: as many as torch uses now).
         precision: `float64`, `float32`, `float16` or `bfloat16` to compute in, the outputs converted back to the
-            input's type (default: the module's own).
+            input's type (default: the module's own). An autocast around the call changes nothing.
         thorough: Let `auto` try those back ends too that take many seconds to prepare.
 
     Raises ValueError for an unknown back end and for one that cannot run the network or differs from eager, and

@@ -3,7 +3,7 @@
 A sample is the mean of a burst of calls that lasts at least two milliseconds; a result is the median of one sample per
 round. Where something else ran since, untimed calls precede the burst: the first call of a network behind others finds
 cold caches and takes up to twice as long, and a processor's last cache keeps its data only when they are asked for
-again and again: networks below five milliseconds come to their speed after five to eight calls.
+again and again: networks below five milliseconds come to their speed after four to eight calls.
 
 Standard library only, in the Python of 3.9: `measure.remote` sends this file to other devices, so that they are timed
 in the same way.
