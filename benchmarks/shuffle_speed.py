@@ -10,7 +10,7 @@ What is compared takes turns in one process; a ratio is the median over rounds o
 is faster. The operators in C++ are built first, where there is a compiler (column `operators`). Writes
 `DATE_shuffle_speed.csv`.
 
-On the smallest map, which a copy takes 5 to 6 us for, forward takes 1.3 to 1.6 copies: a call of the block that moves
+On the smallest map, which a copy takes 5 to 6 us for, forward takes 1.3 to 1.9 copies: a call of the block that moves
 nothing takes 2.5 us, that of `x.clone()` 0.9 (1x120x1x1), and so 1.3 is the least. Of the 2.5, 0.8 are the call of an
 `nn.Module`, 1.2 torch's dispatch and memory for the result, and 0.5 the questions whether someone follows the values.
 """
