@@ -11,8 +11,8 @@ Writes `DATE_settling.csv`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
+from functools import partial
 from statistics import median
 
 import torch
@@ -20,7 +20,7 @@ from _table import arguments, one_thread_keeping_memory, write
 
 import convsmith as cs
 from convsmith.deploy import backends
-from convsmith.deploy.rounds import no_garbage_collection, settling_calls
+from convsmith.deploy.rounds import burst, no_garbage_collection, settling_calls
 
 NETWORKS = {
     "shufflenet_v2_x0_5": 96,
@@ -50,7 +50,7 @@ def rows(rounds: int) -> Iterator[dict[str, object]]:
             for turn in range(rounds):
                 for name in list(runs)[:: 1 if turn % 2 else -1]:
                     run, example = runs[name]
-                    visits[name].append([_seconds(run, example) for _ in range(PASSES)])
+                    visits[name].append([burst(partial(run, example), 1) for _ in range(PASSES)])
         relative = {}
         for name, seconds in visits.items():
             settled = [median(own[SETTLED:]) for own in seconds]
@@ -65,12 +65,6 @@ def rows(rounds: int) -> Iterator[dict[str, object]]:
 def _row(backend: str, what: str, passes: list[float], ms: object, left_out: object) -> dict[str, object]:
     numbered = {f"pass_{place}": round(own, 3) for place, own in enumerate(passes, start=1)}
     return {"backend": backend, "what": what, "settled_ms": ms, "left_out": left_out, **numbered}
-
-
-def _seconds(run: cs.deploy.Prepared, example: torch.Tensor) -> float:
-    start = time.perf_counter()
-    run(example)
-    return time.perf_counter() - start
 
 
 def main() -> None:

@@ -59,10 +59,8 @@ def test_eager_computes_with_a_copy_in_eval_mode_and_without_gradients():
     assert prepared(IMAGES[:1]).shape == (1, 5)
 
 
-@pytest.mark.parametrize("backend", ["eager", "onnxruntime", "openvino", "executorch"])
+@pytest.mark.parametrize("backend", backends.installed(thorough=True))
 def test_an_autocast_around_it_is_not_what_a_network_is_prepared_in(backend):
-    if backend not in backends.installed(thorough=True):
-        pytest.skip(f"{backend} is not installed")
     module = network().eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         prepared = deploy.prepare(module, IMAGES, backend=backend)

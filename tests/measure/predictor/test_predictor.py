@@ -21,10 +21,11 @@ from convsmith.measure.predictor import predictor as module, table as tables, tu
 from convsmith.measure.predictor.describe import describe
 from convsmith.measure.predictor.jobs import NAMED, random_graph, random_jobs
 from convsmith.measure.predictor.motifs import MOTIFS
-from convsmith.measure.predictor.speed import REFERENCES, Speed, undisturbed
+from convsmith.measure.predictor.speed import REFERENCES, Bursts, Speed, undisturbed
 from convsmith.measure.predictor.steps import STEPS
 from convsmith.nn import Classifier, ConvNormAct, InvertedResidual, MaxPool
 from convsmith.search import spaces
+from tests.hand_clock import HandClock
 from tests.measure.predictor import fake
 
 pytest.importorskip("onnx")
@@ -369,6 +370,16 @@ def test_a_network_is_told_its_speed_by_references_of_its_size():
     assert now.slowdown(usual, 10**0.5) == pytest.approx(1.1**0.5)
     assert [now.slowdown(usual, latency) for latency in (0.01, 0.1, 10, 100)] == pytest.approx([1.0] * 4)
     assert usual.slowdown(now, 1.1) == pytest.approx(1 / 1.1)
+
+
+@pytest.mark.parametrize(("seconds", "untimed", "timed"), [(1e-3, 10, 8), (5e-3, 5, 3), (0.03, 1, 3)])
+def test_a_burst_comes_behind_passes_that_settle(monkeypatch, seconds, untimed, timed):
+    """The untimed passes take twice as long, and one of the timed ones, which the scheduler stopped, ten times."""
+    takes = [*[2 * seconds] * untimed, *[seconds] * (timed - 1), 10 * seconds]
+    call, passes = HandClock(monkeypatch).takes(*takes), []
+    bursts = Bursts(lambda: (passes.append(1), call()), seconds)
+    assert bursts.ms() == pytest.approx(1e3 * seconds)
+    assert len(passes) == untimed + timed
 
 
 def test_bursts_that_something_else_lengthens_do_not_count(turned):

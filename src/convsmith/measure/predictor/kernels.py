@@ -64,23 +64,23 @@ class Kernel:
 
 def kernels(graph: Graph) -> list[Kernel]:
     """The kernels of an executed graph of ONNX Runtime, in order."""
-    return in_context(graph, _kernel)
+    return in_context(graph, lambda place, read, around: _kernel(graph, graph.ops[place], read, around))
 
 
-def in_context(graph: Graph, kernel: Callable[[Graph, Op, list[str], Around], Kernel]) -> list[Kernel]:
+def in_context(graph: Graph, kernel: Callable[[int, list[str], Around], Kernel]) -> list[Kernel]:
     """The kernels of an executed graph, in order.
 
-    `kernel` tells one from the graph, its operator, the maps that it reads, and what is around it.
+    `kernel` tells one from the place of its operator, the maps that it reads, and what is around it.
     """
     work, weights = rough(_work(graph)), rough(_weights(graph))
     written_at: dict[str, float] = dict.fromkeys(graph.inputs, 0.0)
     clock = 0.0
     found = []
     constants = graph.constants
-    for op in graph.ops:
+    for place, op in enumerate(graph.ops):
         read = [name for name in op.inputs if name and name not in constants]
         since = clock - min([written_at.get(name, 0.0) for name in read]) if read else 0.0
-        made = kernel(graph, op, read, (work, rough(since), weights))
+        made = kernel(place, read, (work, rough(since), weights))
         found.append(made)
         clock += made.law[1] + made.law[2] + made.law[3]
         for name in op.outputs:

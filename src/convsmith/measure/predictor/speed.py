@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Protocol
 
 import numpy as np
 
+from convsmith.deploy.rounds import Call, burst, settling_calls
 from convsmith.measure.predictor.engine import Timed
 from convsmith.measure.predictor.graph import Graph
 from convsmith.measure.predictor.writer import Writer
 
 REFERENCES = 4
+BURST_SECONDS, LEAST_CALLS = 8e-3, 3
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,23 @@ def undisturbed(times: Sequence[float]) -> float:
     """
     faster = sorted(times)[: (len(times) + 1) // 2]
     return sum(faster) / len(faster)
+
+
+class Bursts:
+    """A pass that is timed in bursts, each behind untimed passes that bring the network to its speed.
+
+    `seconds` are what a pass takes, roughly.
+    """
+
+    def __init__(self, run: Call, seconds: float):
+        self._run = run
+        self._calls, self._settling = max(LEAST_CALLS, round(BURST_SECONDS / seconds)), settling_calls(seconds)
+
+    def ms(self) -> float:
+        """The median of a burst in milliseconds: a scheduler may stop even a process that has a core for itself."""
+        for _ in range(self._settling):
+            self._run()
+        return 1e3 * median(burst(self._run, 1) for _ in range(self._calls))
 
 
 class Loads(Protocol):

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import time
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 
-from convsmith.deploy.rounds import settling_calls
+from convsmith.deploy.rounds import burst
 from convsmith.measure.predictor.graph import Graph, Shape
 from convsmith.measure.predictor.onnxruntime.profile import KernelTime, times_of
+from convsmith.measure.predictor.speed import Bursts
 
 PROFILED_RUNS, LEAST_PROFILED_RUNS, PROFILED_SECONDS = 14, 5, 0.4
 FASTEST = 2 / 3  # of the runs: the others were disturbed
-BURST_SECONDS, LEAST_CALLS = 8e-3, 3
 
 
 class Session:
@@ -37,12 +35,12 @@ class Session:
             rng = np.random.default_rng(0)
             self._feed = {self._session.get_inputs()[0].name: rng.standard_normal(input_shape, dtype=np.float32)}
             self.run()
-            seconds = self._seconds()
+            seconds = burst(self.run, 1)
             runs = max(LEAST_PROFILED_RUNS, min(PROFILED_RUNS, int(PROFILED_SECONDS / seconds)))
             for _ in range(runs):
                 self.run()
             self.kernels = _kernels(Path(self._session.end_profiling()), runs)
-        self._calls, self._settling = max(LEAST_CALLS, round(BURST_SECONDS / seconds)), settling_calls(seconds)
+        self._bursts = Bursts(self.run, seconds)
 
     def times_us(self, ran: Graph) -> list[float]:
         """Microseconds of each operator of an executed graph; ValueError where the runtime ran others."""
@@ -53,18 +51,8 @@ class Session:
         return self._session.run(None, self._feed)
 
     def burst_ms(self) -> float:
-        """Milliseconds of a pass: the median of a burst behind untimed passes, which fill the caches.
-
-        The median, as a scheduler may stop even a process that has a core for itself.
-        """
-        for _ in range(self._settling):
-            self.run()
-        return 1e3 * median(self._seconds() for _ in range(self._calls))
-
-    def _seconds(self) -> float:
-        start = time.perf_counter()
-        self.run()
-        return time.perf_counter() - start
+        """Milliseconds of a pass, by a burst."""
+        return self._bursts.ms()
 
 
 def _kernels(profile: Path, runs: int) -> list[KernelTime]:

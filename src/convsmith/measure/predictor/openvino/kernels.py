@@ -61,13 +61,8 @@ _told = lru_cache(maxsize=65536)(_Told)  # one object for all that are the same,
 def kernels(graph: Graph) -> list[Kernel]:
     """The kernels of an executed graph, in order."""
     told = [_of(graph, op) for op in graph.ops]
-    both = iter(zip(told, _repeated(told), strict=True))
-
-    def kernel(graph: Graph, op: Op, read: list[str], around: Around) -> Kernel:
-        own, repeated = next(both)
-        return _described(own, around, repeated)
-
-    return in_context(graph, kernel)
+    repeated = _repeated(told)
+    return in_context(graph, lambda place, read, around: _described(told[place], around, repeated[place]))
 
 
 def _of(graph: Graph, op: Op) -> _Told:

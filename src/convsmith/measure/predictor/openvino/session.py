@@ -5,21 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from convsmith.deploy.backends.openvino import compile_model, read_model, settings
-from convsmith.deploy.rounds import settling_calls
+from convsmith.deploy.rounds import burst
 from convsmith.deploy.telemetry import unreported
 from convsmith.measure.predictor.graph import Graph, Shape
 from convsmith.measure.predictor.openvino.profile import CUT_OFF_US, LEAST_US, Node, nodes, times_of
-from convsmith.measure.predictor.speed import undisturbed
+from convsmith.measure.predictor.speed import Bursts, undisturbed
 
 WARMING, PROFILED_RUNS, LEAST_PROFILED_RUNS, PROFILED_SECONDS = 3, 16, 6, 0.3
 DISTURBED, TRIES = 1.1, 3  # a mean of the passes above their median by so much is profiled again
-BURST_SECONDS, LEAST_CALLS = 8e-3, 3
 
 
 class Session:
@@ -35,8 +33,7 @@ class Session:
         self._request = self._compiled(counts=False).create_infer_request()
         self._request.set_input_tensor(self._example)
         self.run()
-        seconds = _seconds(self._request)
-        self._calls, self._settling = max(LEAST_CALLS, round(BURST_SECONDS / seconds)), settling_calls(seconds)
+        self._bursts = Bursts(self.run, burst(self.run, 1))
 
     def _compiled(self, *, counts: bool) -> Any:
         return compile_model(_core(), self._model, {**self._settings, "PERF_COUNT": counts}, "float32")
@@ -59,26 +56,18 @@ class Session:
         return times_of(ran, self.kernels)
 
     def burst_ms(self) -> float:
-        """Milliseconds of a pass: the median of a burst behind untimed passes, which fill the caches."""
-        for _ in range(self._settling):
-            self.run()
-        return 1e3 * median(_seconds(self._request) for _ in range(self._calls))
-
-
-def _seconds(request: Any) -> float:
-    start = perf_counter()
-    request.infer()
-    return perf_counter() - start
+        """Milliseconds of a pass, by a burst."""
+        return self._bursts.ms()
 
 
 def _profiled(compiled: Any, example: Any) -> tuple[list[Node], bool]:
     """The kernels of a model that counts, as in undisturbed passes, and whether the passes took alike."""
     request = compiled.create_infer_request()
     request.set_input_tensor(example)
-    seconds = [_seconds(request) for _ in range(WARMING)][-1]
+    seconds = [burst(request.infer, 1) for _ in range(WARMING)][-1]
     before = _means_us(request)
     runs = max(LEAST_PROFILED_RUNS, min(PROFILED_RUNS, int(PROFILED_SECONDS / seconds)))
-    passes = [_seconds(request) for _ in range(runs)]
+    passes = [burst(request.infer, 1) for _ in range(runs)]
     after = _means_us(request)
     slowed = sum(passes) / runs / undisturbed(passes)
     found = []
