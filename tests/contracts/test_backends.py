@@ -198,7 +198,7 @@ def test_an_unknown_precision_is_refused_before_anything_runs(name):
 
 def test_what_a_back_end_says_of_itself_makes_sense():
     for name in backends.names():
-        entry = backends._BACKENDS[name] if hasattr(backends, "_BACKENDS") else backends.registry._BACKENDS[name]
+        entry = backends.registry._BACKENDS[name]
         assert entry.precisions
         assert set(entry.precisions) <= set(PRECISIONS)
         assert bool(entry.extra) == bool(entry.requires)

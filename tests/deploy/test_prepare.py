@@ -323,7 +323,7 @@ class TwoOutputs(nn.Module):
     ("module", "options", "message"),
     [
         (network(), {"backend": "onnxruntme"}, "unknown back end 'onnxruntme'; did you mean 'onnxruntime'?"),
-        (network(), {"backend": "xyz"}, "unknown back end 'xyz'; there are eager, "),
+        (network(), {"backend": "xyz"}, "unknown back end 'xyz'; there are compile, eager, "),
         (network(), {"precision": "int8"}, "unknown precision 'int8'; the precisions are float64, float32"),
         (network(), {"backend": "eager", "threads": 0}, "threads must be a positive integer"),
         (nn.Linear(3, 3), {"backend": "eager"}, "the network must take"),

@@ -90,13 +90,13 @@ def register(entry: Backend) -> Backend:
 
 
 def names() -> list[str]:
-    """All known back ends, installed or not."""
-    return list(_BACKENDS)
+    """All known back ends, installed or not, by the alphabet."""
+    return sorted(_BACKENDS)
 
 
 def installed(*, thorough: bool = True) -> list[str]:
     """The back ends whose packages are installed; without `thorough`, only those that prepare in a few seconds."""
-    return [name for name, entry in _BACKENDS.items() if entry.installed and (thorough or not entry.thorough)]
+    return [name for name in names() if _BACKENDS[name].installed and (thorough or not _BACKENDS[name].thorough)]
 
 
 def get(name: str) -> Backend:
@@ -107,7 +107,7 @@ def get(name: str) -> Backend:
     """
     if name not in _BACKENDS:
         close = difflib.get_close_matches(str(name), _BACKENDS, n=3)
-        remedy = f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are {', '.join(_BACKENDS)}"
+        remedy = f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are {', '.join(names())}"
         raise ValueError(f"unknown back end {name!r}; {remedy}")
     entry = _BACKENDS[name]
     if not entry.installed:
