@@ -1,5 +1,6 @@
 """Worker processes: what they compute, how they fail, and that none is left over."""
 
+import itertools
 import os
 import signal
 from types import SimpleNamespace
@@ -50,6 +51,23 @@ def test_trials_that_crash_hang_or_raise_are_failed_and_the_search_goes_on(tmp_p
     assert len(children) == 1
     toy.wait_for(lambda: not any(toy.alive(pid) for pid in children))
     assert executor._workers == []
+
+
+@pytest.mark.slow
+def test_what_a_trial_reported_before_its_time_was_over_is_kept(tmp_path, monkeypatch):
+    clock = itertools.count(0.0, 1000.0)  # another hour each time that it is asked
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    executor = ProcessExecutor(workers=1, timeout_s=0.5)
+    executor.open(toy.troubled)
+    reports = []
+    try:
+        executor.submit(Job(7, SPACE.resolve(toy.decisions(1, 0)), 0))  # it reports, says so in the log, and hangs
+        toy.wait_for(lambda: toy.lines(tmp_path / "log", "child"))
+        outcome = executor.wait(lambda *report: reports.append(report))
+    finally:
+        executor.close()
+    assert (outcome.number, outcome.error) == (7, "TimeoutError: the trial took longer than 0.5 s")
+    assert reports == [(7, 1, 0.25)]
 
 
 @pytest.mark.slow

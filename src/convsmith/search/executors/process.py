@@ -20,6 +20,7 @@ from convsmith.search.executors.base import Evaluate, Job, OnReport, Outcome, re
 SPAWN = multiprocessing.get_context("spawn")  # a forked child would share locks and threads of torch in any state
 SECONDS_TO_DIE = 5.0
 STILLBORN_IN_A_ROW = 3
+MOST_UNREAD = 1000  # messages that are read of a trial whose time is over: one that sends without end must end, too
 
 
 class ProcessExecutor:
@@ -67,7 +68,7 @@ class ProcessExecutor:
                 self._receive(busy[connection], on_report)  # type: ignore[index]
             for worker in busy.values():
                 if worker.deadline is not None and time.monotonic() >= worker.deadline:
-                    self._fail(worker, f"TimeoutError: the trial took longer than {self.timeout_s:g} s")
+                    self._expire(worker, on_report)
         return self._outcomes.popleft()
 
     def close(self) -> None:
@@ -76,6 +77,15 @@ class ProcessExecutor:
             worker.kill()
         self._workers = []
         self._outcomes.clear()
+
+    def _expire(self, worker: _Worker, on_report: OnReport) -> None:
+        """End a trial whose time is over, behind what it sent in time: reports, or that it has finished."""
+        for _ in range(MOST_UNREAD):
+            if worker.deadline is None or not worker.connection.poll():
+                break
+            self._receive(worker, on_report)
+        if worker.deadline is not None:
+            self._fail(worker, f"TimeoutError: the trial took longer than {self.timeout_s:g} s")
 
     def _receive(self, worker: _Worker, on_report: OnReport) -> None:
         try:
