@@ -13,7 +13,7 @@ from convsmith.measure.predictor.graph import Graph, Op, Shape
 from convsmith.measure.predictor.kernels import Around, Kernel, in_context, log, rough, weights_of
 from convsmith.measure.predictor.openvino.effort import convolution_effort, moving_effort
 
-VERSION = 5  # of the numbers below: a table of another version is refused
+VERSION = 6  # of the numbers below: a table of another version is refused
 
 NUMBERS = (
     "log_macs", "log_read", "log_written", "log_weights", "log_bytes", "log_intensity",
@@ -22,7 +22,7 @@ NUMBERS = (
     "kernel_height", "kernel_width", "stride", "dilation", "log_groups", "padding",
     "activation", "body", "parts", "in_rest", "out_rest", "out_blocks_rest", "pixels_rest",
     "log_steps", "log_steps_a_mac", "log_copied",
-    "in_whole", "out_whole", "log_in_step", "log_out_step",
+    "in_whole", "out_whole", "log_in_step", "log_out_step", "channels_last",
     "log_work", "log_since_read", "log_all_weights", "log_repeats", "log_between",
 )  # fmt: skip
 # From cheap to dear.
@@ -130,6 +130,7 @@ def _alone(told: _Told) -> tuple[str, str, tuple[float, ...], tuple[float, ...]]
         float(-(-(out_channels // groups) // VECTOR) % BLOCKS), float(_side(target, -1) % PIXELS),
         log(effort.steps), log(1000 * effort.steps / (macs + 1)), log(effort.copied),
         float(alone_in % VECTOR == 0), float(alone_out % VECTOR == 0), _step(in_channels), _step(out_channels),
+        float(op.attributes.get("last", False)),
     )  # fmt: skip
     group, variant = _names(op, weight, groups, (height, width), list(read), target, activation)
     passes = out_bytes * COSTS.get(activation, 0.0)

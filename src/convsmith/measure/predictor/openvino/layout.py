@@ -48,7 +48,7 @@ class _Layout:
             written = wanted and not (op.kind == "Split" and self._parts_are_first(op))
             self.last.update({name: written for name in op.outputs if len(graph.shapes[name]) == 4})
             if op.kind not in VIEWS:
-                op.attributes = {**op.attributes, "kernel": kernel(graph, op, self.block)}
+                op.attributes = {**op.attributes, "kernel": kernel(graph, op, self.block), "last": wanted}
                 self.ops.append(op)
             if joined:
                 self.joined.append(op)
