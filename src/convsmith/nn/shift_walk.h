@@ -11,7 +11,7 @@
 namespace {
 
 // Bytes of the rows that are kept: a good third of a first cache; less beside wide pixels, which crowd a few of its sets.
-constexpr int64_t kKept = 20 << 10, kKeptWide = 12 << 10;
+constexpr int64_t kKept = 20 << 10, kKeptWide = 10 << 10;
 
 // Where maps are: in a cache; beyond it, so that rows to come are asked for; or there and written past it.
 enum class Memory { kNear, kFar, kStreamed };
