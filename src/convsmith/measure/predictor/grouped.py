@@ -7,7 +7,7 @@ from random import Random
 from convsmith.measure.predictor.steps import Motif, Sizes, power_of_two
 from convsmith.measure.predictor.writer import Writer
 
-GROUP_CHANNELS = (1, 2, 2, 2, 3, 4, 4, 6, 8, 12, 16, 16, 16, 24, 32, 32, 64)  # of many groups
+GROUP_CHANNELS = (1, 2, 2, 3, 4, 4, 6, 8, 12, 16, 16, 16, 24, 32, 32, 64)  # of many groups
 FEW_GROUPS = (2, 3, 4, 4, 8, 8)
 ALIGNS = (1, 1, 4, 16)  # of the channels of a group
 
@@ -15,7 +15,7 @@ ALIGNS = (1, 1, 4, 16)  # of the channels of a group
 def interleaved(rng: Random, sizes: Sizes) -> Motif:
     """Convolutions of many groups, and pointwise ones across them: what one leaves apart, the other joins."""
     depth = rng.choice(GROUP_CHANNELS)
-    wanted, align = sizes.width * rng.choice((1, 2, 4, 4)) / depth, rng.choice((1, 4, 4, 8, 16, 16))
+    wanted, align = sizes.width * rng.choice((1, 2, 4)) / depth, rng.choice((1, 4, 4, 8, 16, 16))
     groups = max(2, round(wanted / align) * align if wanted > align else round(wanted))
     if sizes.powers:
         groups, depth = power_of_two(groups), power_of_two(depth)

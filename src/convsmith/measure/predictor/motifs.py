@@ -125,8 +125,7 @@ def _inception(rng: Random, sizes: Sizes) -> Motif:
 def _cell(rng: Random, sizes: Sizes) -> Motif:
     """Sums of depthwise convolutions and poolings of earlier maps, side by side."""
     width = sizes.near(sizes.width / 2)
-    number = rng.choice((3, 3, 4, 5, 8))
-    ways = [(rng.choice((3, 5, 7)), rng.choice((1, 1, 2)), rng.choice((1, 2))) for _ in range(number)]
+    ways = [(rng.choice((3, 5, 7)), rng.choice((1, 1, 2)), rng.choice((1, 2))) for _ in range(rng.choice((3, 3, 4)))]
 
     def convolved(w: Writer, y: str, kernel: int, dilation: int, times: int) -> str:
         for _ in range(times if dilation == 1 else 1):
@@ -147,13 +146,12 @@ def _cell(rng: Random, sizes: Sizes) -> Motif:
 
 
 def _narrow(rng: Random, sizes: Sizes) -> Motif:
-    """Many narrow convolutions of one map, joined: all of a width, or each of its own."""
-    number, kernel, adds = rng.choice((3, 4, 5, 6, 8, 12, 16, 24)), rng.choice((1, 3, 3)), rng.random() < 0.5
-    width, narrower = max(2, sizes.near(sizes.width * rng.choice((1, 2))) // number), rng.choice(((1,), (1, 2, 4)))
-    widths = [max(1, width // rng.choice(narrower)) for _ in range(number)]
+    """Many narrow convolutions of one map, joined."""
+    number, kernel, adds = rng.choice((5, 6, 8, 12, 16, 24)), rng.choice((1, 3, 3)), rng.random() < 0.5
+    width = max(2, sizes.near(sizes.width * rng.choice((1, 2))) // number)
 
     def apply(w: Writer, x: str, act: str) -> str:
-        y = w.concat([w.act(w.conv(x, own, (kernel, kernel)), act) for own in widths])
+        y = w.concat([w.act(w.conv(x, width, (kernel, kernel)), act) for _ in range(number)])
         return w.add(y, x) if adds and w.shapes[x] == w.shapes[y] else y
 
     return apply

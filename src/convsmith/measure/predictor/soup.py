@@ -20,13 +20,13 @@ from convsmith.measure.predictor.motifs import MOTIFS
 from convsmith.measure.predictor.steps import ACTS, STEPS, Sizes
 from convsmith.measure.predictor.writer import Writer
 
-RESOLUTIONS = (16, *(32,) * 3, 48, 64, 96, 112, 128, 160, 176, 192, *(224,) * 6, 256, 299)
+RESOLUTIONS = (16, 32, 32, 48, 64, 96, 112, 128, 160, 176, 192, 224, 224, 256, 299)
 MACS = (2e6, 1.5e9)
 REPEATS = (1, 2, 2, 3, 3, 4, 6, 8, 12)
 WIDER = (0.2, 5.0)  # at least and at most, than first drawn
 LARGEST_MAP = 4_000_000  # elements
 SMALLEST = 3  # pixels of a side that are halved once more: networks for small images end with maps of 2 x 2
-FEWEST_OPS, MOST_OPS = 8, 700
+FEWEST_OPS, MOST_OPS = 8, 500
 OPSETS = (*(18,) * 7, 20)  # of the quick way to ONNX, and of torch's exporter
 REPEATED_SHARE = 0.7  # of the networks: those of motifs
 STEP_SHARE = 0.6  # of the kinds of steps, in a network of single steps

@@ -11,7 +11,7 @@ from convsmith.measure.predictor.writer import Writer
 
 Motif: TypeAlias = Callable[[Writer, str, str], str]  # of the network, the map and the activation: the next map
 
-ACTS = (*("relu",) * 6, "relu6", "relu6", "silu", "hard_swish", "sigmoid", "identity")
+ACTS = ("relu", "relu", "relu", "relu6", "relu6", "silu", "hard_swish", "sigmoid", "identity")
 KERNELS = ((1, 1), (1, 1), (3, 3), (3, 3), (3, 3), (5, 5), (7, 7), (1, 7), (7, 1), (1, 3), (3, 1))
 
 
