@@ -77,3 +77,18 @@ def test_a_kernel_is_told_how_its_channels_fit_vectors_and_caches(channels, whol
     told = dict(zip(openvino.NUMBERS, kernel.numbers, strict=True))
     assert (told["in_whole"], told["log_in_step"]) == (whole, step)
     assert (told["out_whole"], told["log_out_step"]) == (1, 6)
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_a_kernel_is_told_whether_its_maps_have_their_channels_last(chosen):
+    """Channels that are chosen one by one are first behind, up to the copy for the next convolution."""
+    w = Writer((1, 16, 8, 8))
+    x = w.concat([w.conv("input", 16, (3, 3)), w.conv("input", 16)])
+    x = w.choose(x, [*range(16, 32), *range(16)]) if chosen else x
+    x = w.conv(w.act(w.norm(x), "relu"), 8, (3, 3))
+    engine = ENGINES["openvino"]
+    ran = engine.executed(w.graph(w.linear(w.flatten(w.global_pool(x)), 10), opset=18), 16)
+    place = openvino.NUMBERS.index("channels_last")
+    told = [(op.kind, kernel.numbers[place]) for op, kernel in zip(ran.ops, engine.kernels(ran), strict=True)]
+    assert [last for kind, last in told if kind == "Subgraph"] == [not chosen]
+    assert {last for kind, last in told if kind == "Convolution"} == {1.0}
