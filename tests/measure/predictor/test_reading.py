@@ -57,6 +57,9 @@ def content(file, monkeypatch):
         return Content(json.loads(opened.metadata()["convsmith"]), arrays)
 
 
+OTHERS = [1.0, 2.0, 3.0, 4.0]  # of the reference networks but one
+
+
 def loads(path):
     """Whether a file loads, and what is loaded tells something; else one line must say what is wrong."""
     try:
@@ -79,12 +82,12 @@ def test_what_is_whole_loads(content, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "reference_ms", [1.5, [1.5], [1.0, 2.0, 3.0, 0], [1.0, 2.0, 3.0, "4"], [1.0, 2.0, 3.0, float("nan")], None]
+    "reference_ms", [1.5, [1.5], OTHERS, [*OTHERS, 0], [*OTHERS, "5"], [*OTHERS, float("nan")], None]
 )
 def test_what_the_reference_networks_took_is_several_numbers(content, tmp_path, reference_ms):
     content.document["about"]["reference_ms"] = reference_ms
     with pytest.raises(
-        ValueError, match=r"is no calibration \(reference_ms must be 4 positive numbers, got .*\); take"
+        ValueError, match=r"is no calibration \(reference_ms must be 5 positive numbers, got .*\); take"
     ):
         LatencyPredictor.load(content.write(tmp_path / "scalar"))
 
@@ -93,7 +96,7 @@ def test_what_the_reference_networks_took_is_several_numbers(content, tmp_path, 
 def test_another_version_is_named(content, tmp_path, changes):
     content.document.update(changes)
     with pytest.raises(
-        ValueError, match=r"must hold a calibration in the format convsmith/latency/4 .*calibrate again"
+        ValueError, match=r"must hold a calibration in the format convsmith/latency/5 .*calibrate again"
     ):
         LatencyPredictor.load(content.write(tmp_path / "other"))
 
