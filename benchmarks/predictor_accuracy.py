@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -94,7 +94,8 @@ def predictions(folder: Path, predictor: cs.measure.LatencyPredictor) -> list[Ro
 
 def write(folder: Path, predictor: cs.measure.LatencyPredictor, rows: list[Row], out: Path, label: str) -> None:
     """The table: groups first, then networks."""
-    measured, repeated = truth(folder, Speed(predictor.about.reference_ms))
+    usual = Speed(predictor.about.reference_ms)
+    measured, repeated = truth(folder, usual)
     rows = [{**row, "measured_ms": measured[str(row["what"])]} for row in rows if row["what"] in measured]
     if predictor.about.backend == "onnxruntime":
         for row in rows:
@@ -110,9 +111,10 @@ def write(folder: Path, predictor: cs.measure.LatencyPredictor, rows: list[Row],
     parts["without unknown kernels"] = [row for row in rows if not row["unknown"]]
     parts["timed alone"] = [row for row in rows if row.get("alone_ms") is not None]
     summaries = [summary(group, own) for group, own in parts.items() if own]
-    for pair, (within_5, within_10) in repeated.items():
-        what: Row = {"what": f"the truth itself, {pair}", "group": "repeatability", "networks": len(rows)}
-        summaries.append({**what, "predicted_within_5": within_5, "predicted_within_10": within_10})
+    summaries += repeatability(f"of {len(usual.reference_ms)} references", repeated, len(rows))
+    for place, reference_ms in enumerate(usual.reference_ms):
+        repeated = truth(folder, usual, without=place)[1]
+        summaries += repeatability(f"without the reference of {reference_ms:.1f} ms", repeated, len(rows))
     held = predictor.held_out
     own_error: Row = {"what": "held out of the calibration", "group": "calibration", "networks": held.networks}
     own_error |= {"predicted_within_5": held.within_5, "predicted_within_10": held.within_10}
@@ -146,6 +148,20 @@ def summary(group: str, rows: list[Row]) -> Row:
         found |= {f"{method}_within_5": (size <= 0.05).mean(), f"{method}_within_10": (size <= 0.1).mean()}
         found |= {f"{method}_mape": size.mean(), f"{method}_bias": error.mean()}
     return found
+
+
+def repeatability(how: str, repeated: Mapping[str, tuple[float, float]], networks: int) -> list[Row]:
+    """How far each two series of the truth agree, a row for each two."""
+    return [
+        {
+            "what": f"the truth itself, {how}, {pair}",
+            "group": "repeatability",
+            "networks": networks,
+            "predicted_within_5": within_5,
+            "predicted_within_10": within_10,
+        }
+        for pair, (within_5, within_10) in repeated.items()
+    ]
 
 
 def figures(kernels: Sequence[Kernel]) -> np.ndarray:

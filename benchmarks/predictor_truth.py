@@ -139,15 +139,18 @@ def time_series(folder: Path, series: int, seconds: float, backend: str) -> None
     (folder / f"series-{series}.json").write_text(json.dumps(found))
 
 
-def truth(folder: Path, usual: Speed) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+def truth(
+    folder: Path, usual: Speed, *, without: int | None = None
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Milliseconds by name at the calibration's speed, and how far each two series agree.
 
-    That is the shares of networks within 5 and 10 %. Medians over the series, of networks that are in all.
+    That is the shares of networks within 5 and 10 %. Medians over the series, of networks that are in all. `without` is
+    the place of a reference network that does not count.
     """
     paths = sorted(folder.glob("series-*.json"))
     series = [json.loads(path.read_text()) for path in paths]
     names = [name for name in series[0] if all(name in own for own in series)]
-    times = np.array([[_at_speed(*own[name], usual) for name in names] for own in series])
+    times = np.array([[_at_speed(*own[name], usual, without) for name in names] for own in series])
     repeated = {}
     for i in range(len(paths)):
         for j in range(i):
@@ -159,8 +162,12 @@ def truth(folder: Path, usual: Speed) -> tuple[dict[str, float], dict[str, tuple
     return dict(zip(names, np.median(times, axis=0).tolist(), strict=True)), repeated
 
 
-def _at_speed(ms: float, beside: Sequence[float], usual: Speed) -> float:
-    return ms / Speed(tuple(beside)).slowdown(usual, ms)
+def _at_speed(ms: float, beside: Sequence[float], usual: Speed, without: int | None) -> float:
+    now, then = (
+        Speed(tuple(own for place, own in enumerate(times) if place != without))
+        for times in (beside, usual.reference_ms)
+    )
+    return ms / now.slowdown(then, ms)
 
 
 def alone(folder: Path, part: int, seconds: float) -> None:
