@@ -11,6 +11,7 @@ from convsmith.nn import (
     Bottleneck,
     ConvNormAct,
     CrossDeviceBatchNorm,
+    DeformableConv2d,
     DenseBlock,
     DepthwiseSeparable,
     GhostBatchNorm,
@@ -137,3 +138,27 @@ def test_mean_only_batch_norm_subtracts_the_batchs_and_then_the_running_mean():
     shift = norm.bias - norm.running_mean
     torch.testing.assert_close(norm.eval()(x), x + shift.view(3, 1, 1))
     assert F.mse_loss(norm(x), expected) > 1e-4
+
+
+@pytest.mark.parametrize("norm", ["batch_norm", BatchNorm, 1])
+@pytest.mark.parametrize("make", [ConvNormAct, DepthwiseSeparable, DeformableConv2d])
+def test_a_norm_that_is_not_recorded_is_told(make, norm):
+    with pytest.raises(TypeError, match=r"a norm must be recorded, as spec\(BatchNorm\) is, or None, got"):
+        make(8, 8, norm=norm)
+
+
+def test_a_norm_keeps_its_channels():
+    with pytest.raises(
+        ValueError, match=r"must keep the 16 channels of its map, and conv_norm_act\(out_channels=8\) gives 8; take"
+    ):
+        ConvNormAct(16, 16, norm=cs.spec(ConvNormAct, 8))
+
+
+@pytest.mark.parametrize("norm", NORMS[:-2], ids=str)
+def test_an_empty_batch_leaves_the_statistics_as_they_are(norm):
+    module = norm.build(32).train()
+    before = {name: value.clone() for name, value in module.named_buffers() if value.is_floating_point()}
+    assert module(torch.zeros(0, 32, 3, 3)).shape == (0, 32, 3, 3)
+    for name, value in module.named_buffers():
+        if name in before:
+            torch.testing.assert_close(value, before[name], rtol=0, atol=0)

@@ -15,8 +15,10 @@ from convsmith.nn import (
     GroupNorm,
     Identity,
     LayerNorm,
+    MaxPool,
     Mixed,
     NormActConv,
+    ReLU,
     SqueezeExcite,
     WeightNorm,
     swap_norm,
@@ -178,7 +180,10 @@ def test_weights_go_over_where_both_have_them():
     assert torch.equal(renormed.eval()(x), source.eval()(x))
 
 
-@pytest.mark.parametrize("norm", [BatchNorm, "batch_norm", None, cs.spec(ConvNormAct, 8)])
+@pytest.mark.parametrize(
+    "norm",
+    [BatchNorm, "batch_norm", None, cs.spec(ConvNormAct, 8), cs.spec(MaxPool), cs.spec(ReLU), cs.spec(SqueezeExcite)],
+)
 def test_the_norm_must_be_recorded(norm):
     with pytest.raises(TypeError, match=r"must be a recorded norm, as spec\(GroupNorm\) is, got"):
         swap_norm(cs.zoo.get("resnet18"), norm)

@@ -64,7 +64,7 @@ class BatchRenorm(BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        if not self.training:
+        if not self.training or not input.numel():  # an empty batch has no moments
             return super().forward(input)
         refuse_single_values(input)
         with torch.no_grad():

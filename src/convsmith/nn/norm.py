@@ -62,7 +62,7 @@ class MeanOnlyBatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
         mean = self.running_mean
-        if self.training:
+        if self.training and x.numel():  # an empty batch has no mean
             mean = x.mean((0, 2, 3), dtype=mean.dtype)
             self.running_mean.lerp_(mean.detach(), self.momentum)
         return x + (self.bias - mean).to(x.dtype).view(-1, 1, 1)
@@ -94,21 +94,35 @@ BATCH_NORM = spec(BatchNorm)
 
 
 def acts_on_weights(norm: BlockSpec | None) -> bool:
-    """Whether a norm normalises the weights of a convolution, by its `apply_to(conv)`, and no map."""
+    """Whether a norm normalises the weights of a convolution, by its `apply_to(conv)`, and no map.
+
+    Raises TypeError for what is no recorded call.
+    """
+    if norm is not None and not isinstance(norm, BlockSpec):
+        raise TypeError(f"a norm must be recorded, as spec(BatchNorm) is, or None, got {norm!r}")
     return norm is not None and hasattr(registered(norm.block).constructor, "apply_to")
 
 
 def build_norm(norm: BlockSpec | None, channels: int) -> nn.Module:
     """The norm of a spec for `channels` channels; None is no norm.
 
-    Raises ValueError for one that acts on weights: the block that calls has not applied it to a convolution.
+    Raises ValueError for one that acts on weights, as the block that calls has not applied it to a convolution, and for
+    what changes the number of channels.
     """
     if acts_on_weights(norm):
         raise ValueError(
             f"this block normalises maps, and {norm} acts on the weights of a convolution; take norm=spec(BatchNorm), "
             "or another block for the convolution"
         )
-    return nn.Identity() if norm is None else cast(nn.Module, norm.build(channels))
+    if norm is None:
+        return nn.Identity()
+    built = cast(nn.Module, norm.build(channels))
+    if getattr(built, "out_channels", channels) != channels:
+        raise ValueError(
+            f"a norm must keep the {channels} channels of its map, and {norm} gives {built.out_channels}; take "
+            "norm=spec(BatchNorm)"
+        )
+    return built
 
 
 def apply_norm(norm: BlockSpec | None, conv: nn.Conv2d) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from convsmith.arch import Architecture, BlockSpec, Choice
+from convsmith.arch import Architecture, BlockSpec, Choice, registered
 from convsmith.arch.choice import key_of
 
 # The names under which the norms of this folder are recorded, for those that stand as blocks of their own.
@@ -36,14 +36,20 @@ def swap_norm(architecture: Architecture, spec: BlockSpec) -> Architecture:
     not divide, is a ValueError that names the block's path and the remedy. So is a `WeightNorm`, which acts on the
     kernel in front of it, in a block that norms before it convolves, as DenseNet's do: none stands in front there.
 
-    Raises TypeError if `spec` is no recorded norm.
+    Raises TypeError if `spec` is no recorded norm; a block that is not of this library may be one.
     """
     node: Any = spec
     for option in node.options if isinstance(node, Choice) else (node,):
-        if not isinstance(option, BlockSpec) or option.has("out_channels"):
+        if not isinstance(option, BlockSpec) or not _may_be_norm(option):
             raise TypeError(f"the other norm must be a recorded norm, as spec(GroupNorm) is, got {option!r}")
     parts = ("stem", "stages", "neck", "head", "aux")
     return architecture.replace(**{part: _swap(getattr(architecture, part), spec) for part in parts})
+
+
+def _may_be_norm(option: BlockSpec) -> bool:
+    """Whether a block is one of our norms, or none of our blocks and keeps its channels: it may be a user's norm."""
+    ours = registered(option.block).constructor.__module__.startswith("convsmith.")
+    return option.block in (*NORMS, "identity") if ours else not option.has("out_channels")
 
 
 def _swap(node: Any, norm: Any, *, as_norm: bool = False) -> Any:
