@@ -193,6 +193,33 @@ def test_arrays_and_tensors_are_integers_only_where_they_are_one(wrong):
         assert ConvNormAct(3, right).conv.weight.shape[0] == 8
 
 
+def promises_a_size(call: BlockSpec) -> bool:
+    """Whether its shape is not written with H', which stands for whatever kernel and padding make."""
+    block = registered(call.block).constructor
+    return "H'" not in (vars(block).get("forward", block).__doc__ or "")
+
+
+def sizes(call: BlockSpec, x: torch.Tensor) -> list[torch.Size]:
+    with torch.no_grad():
+        y = call.build(x.shape[1]).eval()(x)
+    return [each.shape[2:] for each in ((y,) if isinstance(y, torch.Tensor) else y)]
+
+
+@pytest.mark.parametrize("call", [c for c in calls() if c.has("kernel_size") and promises_a_size(c)], ids=str)
+@pytest.mark.parametrize("kernel_size", [2, 4])
+def test_an_even_kernel_is_refused_or_keeps_the_size_of_the_map(call, kernel_size):
+    even = call.replace(kernel_size=kernel_size)
+    try:
+        even.build(16)
+    except ValueError:
+        with pytest.raises(ValueError, match=f"kernel_size must .*got kernel_size={kernel_size}"):
+            even.build(16)
+        return
+    for side in (8, 9):
+        x = torch.randn(2, 16, side, side)
+        assert sizes(even, x) == sizes(call, x)
+
+
 @pytest.mark.parametrize("call", calls(), ids=str)
 class TestEveryBlock(BlockContract):
     @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ GEOMETRIES = [
     {},
     {"stride": 2, "groups": 2, "dilation": 2, "offset_groups": 4},
     {"kernel_size": 5, "padding": 0, "offset_groups": 2},
-    {"kernel_size": 2, "stride": 2, "groups": 2},
+    {"kernel_size": 2, "stride": 2, "groups": 2, "padding": 1},
 ]
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
-from convsmith.nn.channels import check_divisible
+from convsmith.nn.channels import check_divisible, check_odd_kernel
 from convsmith.nn.norm import BATCH_NORM, build_norm
 from convsmith.nn.residual import Bottleneck
 
@@ -49,8 +49,8 @@ class DeformableConv2d(nn.Module):
     channel 2 (g k k + t) is tap t's row offset for the g-th of `offset_groups` equal groups of input channels, the next
     one its column offset, as in torchvision. The paper's code has four such groups. The plain kernel is `weight`, of
     shape (out, in / groups, k, k). At each place the cost is that of the offset convolution and k * k * C * C' / groups
-    multiply-accumulates. Padding is `kernel_size // 2 * dilation` unless given; there is a bias, zero at first, exactly
-    if `norm` is None.
+    multiply-accumulates. Padding is `kernel_size // 2 * dilation` unless given, which an even kernel needs; there is a
+    bias, zero at first, exactly if `norm` is None.
     """
 
     def __init__(
@@ -71,6 +71,8 @@ class DeformableConv2d(nn.Module):
         check_divisible(in_channels=in_channels, groups=groups)
         check_divisible(out_channels=out_channels, groups=groups)
         check_divisible(in_channels=in_channels, offset_groups=offset_groups)
+        if padding is None:
+            check_odd_kernel(kernel_size)
         self.stride, self.dilation = stride, dilation
         self.padding = kernel_size // 2 * dilation if padding is None else padding
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))

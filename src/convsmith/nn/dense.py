@@ -35,6 +35,7 @@ class NormActConv(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_odd_kernel(kernel_size)
         check_divisible(in_channels=in_channels, groups=groups)
         check_divisible(out_channels=out_channels, groups=groups)
         # A named activation works in place: behind a norm on a map of our own, without one on somebody else's input.

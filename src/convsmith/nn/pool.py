@@ -9,7 +9,7 @@ from convsmith.arch import block
 
 @block("max_pool")
 class MaxPool(nn.MaxPool2d):
-    """The maximum of each k x k window; (N, C, H, W) -> (N, C, H / stride, W / stride)."""
+    """The maximum of each k x k window; (N, C, H, W) -> (N, C, H', W'), H / stride by default if k is odd."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class MaxPool(nn.MaxPool2d):
 
 @block("avg_pool")
 class AvgPool(nn.AvgPool2d):
-    """The mean of each k x k window; (N, C, H, W) -> (N, C, H / stride, W / stride)."""
+    """The mean of each k x k window; (N, C, H, W) -> (N, C, H', W'), H / stride by default if k is odd."""
 
     def __init__(
         self,

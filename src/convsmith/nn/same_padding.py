@@ -7,6 +7,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convsmith.nn.channels import check_odd_kernel
+
 # How strided windows reach a size of H / stride, rounded up. "symmetric": kernel_size // 2 on each side. "same": as
 # TensorFlow, only as much as is needed, an odd row or column at the end; a mean leaves the padding out. "same_counted":
 # likewise, but a mean counts its zeros, as timm does.
@@ -57,7 +59,12 @@ def same_pads(size: int, kernel_size: int, stride: int) -> Pair:
 
 
 def pad_for_conv(kernel_size: Pair, stride: Pair, dilation: int, padding: Padding) -> tuple[nn.Module, Pair]:
-    """What stands in front of a convolution, and the convolution's own padding, so that H becomes H / stride."""
+    """What stands in front of a convolution, and the convolution's own padding, so that H becomes H / stride.
+
+    Raises ValueError for an even kernel that is padded on both sides alike, as that adds a row and a column.
+    """
     if padding != "symmetric" and max(stride) > 1 and max(kernel_size) > 1:
         return SamePad(kernel_size, stride, dilation), (0, 0)
+    for size in kernel_size:
+        check_odd_kernel(size)
     return nn.Identity(), (kernel_size[0] // 2 * dilation, kernel_size[1] // 2 * dilation)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
 from convsmith.nn.attention import build_squeeze_excite
+from convsmith.nn.channels import check_odd_kernel
 from convsmith.nn.conv import ConvNormAct
 from convsmith.nn.norm import BATCH_NORM
 
@@ -41,6 +42,7 @@ class SENetBottleneck(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_odd_kernel(kernel_size)
         wide = round(out_channels * bottleneck_ratio)
         reduced, hidden = hidden_channels or (wide // 2, wide)
         self.conv1 = ConvNormAct(in_channels, reduced, kernel_size=1, norm=norm, act=act)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
 from convsmith.nn.cell_parts import shared_act
+from convsmith.nn.channels import check_odd_kernel
 from convsmith.nn.conv import ConvNormAct, DepthwiseSeparable
 from convsmith.nn.norm import BATCH_NORM
 from convsmith.nn.pool import AvgPool
@@ -44,6 +45,7 @@ class DepthwiseBottleneck(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_odd_kernel(kernel_size)
         self.adds = stride == 1 and in_channels == out_channels
         own = out_channels if self.adds else out_channels - in_channels
         if own < 1:
@@ -92,6 +94,7 @@ class SeparableBottleneck(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_odd_kernel(kernel_size)
         hidden = hidden_channels or round(out_channels * bottleneck_ratio)
         separable = _separable(kernel_size, dilation, norm)
         self.body = nn.Sequential(
@@ -135,6 +138,7 @@ class WaterfallBlock(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_odd_kernel(kernel_size)
         hidden = hidden_channels or round(out_channels * bottleneck_ratio)
         if out_channels <= 2 * hidden:
             raise ValueError(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
 from convsmith.nn.attention import build_squeeze_excite
+from convsmith.nn.channels import check_odd_kernel
 from convsmith.nn.conv import ConvNormAct, DepthwiseSeparable
 from convsmith.nn.norm import BATCH_NORM
 from convsmith.nn.shuffle import ChannelShuffle, ShuffleUnitV2
@@ -42,6 +43,7 @@ class ShuffleUnitV2Deep(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_odd_kernel(kernel_size)
         if out_channels % 2:
             raise ValueError(f"a ShuffleNet v2 unit has two halves: out_channels must be even, got {out_channels=}")
 

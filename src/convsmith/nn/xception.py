@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
 from convsmith.nn.cell_parts import shared_act
+from convsmith.nn.channels import check_odd_kernel
 from convsmith.nn.conv import ConvNormAct, DepthwiseSeparable
 from convsmith.nn.norm import BATCH_NORM
 from convsmith.nn.pool import MaxPool
@@ -49,6 +50,7 @@ class XceptionBlock(_SeparableResidual):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_odd_kernel(kernel_size)
         # Peers register the shortcut first.
         self.shortcut = build_shortcut(in_channels, out_channels, stride, norm)
         body: list[nn.Module] = []
@@ -99,6 +101,7 @@ class AlignedXceptionBlock(_SeparableResidual):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_odd_kernel(kernel_size)
         if project:
             self.shortcut: nn.Module = ConvNormAct(
                 in_channels, out_channels, kernel_size=1, stride=stride, norm=norm, act="identity"
