@@ -178,6 +178,16 @@ def test_no_boxes_give_an_empty_result_with_gradients(module, boxes):
     assert not any(parameter.grad.any() for parameter in (x, *module.parameters()))
 
 
+@pytest.mark.parametrize("boxes", [torch.zeros(0, 5), []], ids=["tensor", "list"])
+@pytest.mark.parametrize("module", modules(), ids=["plain", "position-sensitive"])
+def test_no_images_give_an_empty_result(module, boxes):
+    x = maps(4)[:0].float().requires_grad_()
+    y = module(x, boxes)
+    assert y.shape == (0, module.out_channels, 3, 3)
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -187,6 +197,13 @@ def test_no_boxes_give_an_empty_result_with_gradients(module, boxes):
         (lambda: modules()[0](maps(4), BOXES[:, 1:]), r"boxes must be \(R, 5\).*got \(5, 4\)"),
         (lambda: modules()[0](maps(4)[:2], BOXES), "one of 2 images, counted from 0, got 2"),
         (lambda: modules()[0](maps(4), [BOXES[:, 1:]]), "an entry for each image, got 1 for 3 images"),
+        *(
+            (
+                lambda entry=entry: modules()[0](maps(4), [BOXES[:2, 1:], entry, BOXES[:2, 1:]]),
+                rf"entry of a list of boxes must be \(R, 4\).*got \({shape}\) for image 1; leave out the image number",
+            )
+            for entry, shape in ((BOXES[:4], "4, 5"), (BOXES[:3], "3, 5"), (BOXES[0, 1:], "4,"))
+        ),
         (
             lambda: deformable_roi_pool(maps(4), BOXES, random_offsets(3, 2), spatial_scale=SCALE),
             r"got \(5, 6, 2, 2\) for 5 boxes and 4 channels",

@@ -64,7 +64,14 @@ def numbered(boxes: Boxes, x: Tensor) -> Tensor:
     if not isinstance(boxes, Tensor):
         if len(boxes) != len(x):
             raise ValueError(f"a list of boxes must have an entry for each image, got {len(boxes)} for {len(x)} images")
-        boxes = torch.cat([F.pad(each.view(-1, 4), (1, 0), value=image) for image, each in enumerate(boxes)])
+        for image, each in enumerate(boxes):
+            if each.dim() != 2 or each.shape[1] != 4:
+                raise ValueError(
+                    "each entry of a list of boxes must be (R, 4): x1, y1, x2, y2, got "
+                    f"{tuple(each.shape)} for image {image}; leave out the image number, or give one tensor of (R, 5)"
+                )
+        numbers = [F.pad(each, (1, 0), value=image) for image, each in enumerate(boxes)]
+        boxes = torch.cat(numbers) if numbers else x.new_zeros(0, 5)
     if boxes.dim() != 2 or boxes.shape[1] != 5:
         raise ValueError(f"boxes must be (R, 5): image number, x1, y1, x2, y2, got {tuple(boxes.shape)}")
     foreign = boxes[~((boxes[:, 0] >= 0) & (boxes[:, 0] < len(x))), 0]
