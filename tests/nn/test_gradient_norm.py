@@ -140,6 +140,26 @@ def test_gradnorm_wants_tasks_and_their_initial_losses(arguments):
         GradNorm(**arguments)
 
 
+@pytest.mark.parametrize("first", [0.0, -0.0, float("nan"), float("inf")])
+def test_gradnorm_wants_initial_losses_to_divide_by(first):
+    with pytest.raises(
+        ValueError, match=r"initial losses must be finite and other than 0.*got initial_losses=.*; state"
+    ):
+        GradNorm(2, initial_losses=(first, 1.0))
+
+
+def test_a_first_loss_of_zero_is_refused_and_leaves_no_trace():
+    shared = torch.zeros(1, requires_grad=True)
+    gradnorm = GradNorm(2)
+    with pytest.raises(ValueError, match=r"first loss of a task must be other than 0.*got \[0.0, 10.0\]; state"):
+        gradnorm.balance([shared.sum(), shared.sum() + 10], shared)
+    assert gradnorm.weights.grad is None
+    assert gradnorm.initial_losses.isnan().all()
+    stated = GradNorm(2, initial_losses=(2.0, 10.0))
+    stated.balance([shared.sum(), shared.sum() + 10], shared)  # later losses may be 0
+    assert stated.weights.grad.isfinite().all()
+
+
 def network_and_gradients(scale=1.0):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -36,6 +37,11 @@ class GradNorm(nn.Module):
                 "there must be at least one task, and one initial loss for each if any, got "
                 f"{num_tasks=} and {initial_losses=}"
             )
+        if initial_losses is not None and not all(math.isfinite(loss) and loss for loss in stated):
+            raise ValueError(
+                "initial losses must be finite and other than 0, as later ones are divided by them, got "
+                f"{initial_losses=}; state what an untrained network has, such as log(number of classes)"
+            )
         self.alpha = alpha
         self.weights = nn.Parameter(torch.ones(num_tasks))
         self.register_buffer("initial_losses", torch.tensor(stated))  # NaN: not yet seen
@@ -49,12 +55,19 @@ class GradNorm(nn.Module):
 
         G_i is the norm of the gradient of w_i L_i by `shared`, the weight of the last layer that all tasks share, and
         r_i = (L_i / L_i(0)) / mean; the second term counts as constant. Needs the graph of the losses and keeps it:
-        call this before `backward`. A loss that does not depend on `shared` raises torch's RuntimeError.
+        call this before `backward`. A loss that does not depend on `shared` raises torch's RuntimeError, a first loss
+        of 0 raises ValueError.
         """
         each = self._each(losses)
-        norms = [torch.linalg.vector_norm(torch.autograd.grad(loss, shared, retain_graph=True)[0]) for loss in each]
         values = torch.stack(each).detach()
-        self.initial_losses.copy_(torch.where(self.initial_losses.isnan(), values, self.initial_losses))
+        first = torch.where(self.initial_losses.isnan(), values, self.initial_losses)
+        if bool((first == 0).any()):
+            raise ValueError(
+                "the first loss of a task must be other than 0, as later ones are divided by it, got "
+                f"{first.tolist()}; state initial_losses, or begin with a batch on which every task has a loss"
+            )
+        norms = [torch.linalg.vector_norm(torch.autograd.grad(loss, shared, retain_graph=True)[0]) for loss in each]
+        self.initial_losses.copy_(first)
         ratios = values / self.initial_losses
         with torch.enable_grad():
             weighted = self.weights.abs() * torch.stack(norms)
