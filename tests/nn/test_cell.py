@@ -193,6 +193,23 @@ def test_drop_path_drops_whole_images_and_keeps_the_mean():
     assert block.eval()(x) is x
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("cast", [False, True], ids=["map", "map and block"])
+def test_low_rates_drop_in_every_precision(dtype, cast):
+    block = DropPath(1, rate=0.001).train()
+    torch.manual_seed(0)
+    y = (block.to(dtype) if cast else block)(torch.ones(200_000, 1, 1, 1, dtype=dtype))
+    assert y.dtype == dtype
+    assert 150 < (y == 0).sum() < 250
+
+
+def test_what_drops_in_single_precision_is_drawn_from_the_seed():
+    torch.manual_seed(3)
+    kept = torch.rand(50, 1, 1, 1) < 0.7
+    torch.manual_seed(3)
+    assert torch.equal(DropPath(1, rate=0.3).train()(torch.ones(50, 1, 1, 1)) > 0, kept)
+
+
 def test_a_scheduled_rate_grows_with_the_steps_of_training():
     x = torch.ones(4000, 1, 1, 1)
     block, constant = DropPath(1, rate=0.8, scheduled=True).train(), DropPath(1, rate=0.8).train()

@@ -37,6 +37,8 @@ class DropPath(nn.Module):
         """(N, C, H, W) -> (N, C, H, W)."""
         if not self.training or self.rate == 0:
             return x
-        keep = 1 - self.rate * self.progress
-        kept = torch.rand(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device) < keep
+        # bfloat16 has no number between 0.996 and 1, so that in it low rates would never drop.
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        keep = 1 - self.rate * self.progress.to(dtype)
+        kept = torch.rand(x.shape[0], 1, 1, 1, dtype=dtype, device=x.device) < keep
         return x * kept / keep.to(x.dtype)
