@@ -106,6 +106,12 @@ def test_residual_blocks_hand_the_norm_on(make):
     assert make(8, 8, se_ratio=0.5).se.reduce.bias is not None
 
 
+@pytest.mark.parametrize("squeezed", [0, -1])
+def test_no_squeezed_channels_are_refused(squeezed):
+    with pytest.raises(ValueError, match=f"squeeze_channels must be at least 1, got squeeze_channels={squeezed}; take"):
+        SqueezeExcite(8, squeeze_channels=squeezed)
+
+
 @pytest.mark.parametrize(
     ("make", "known"),
     [

@@ -16,7 +16,7 @@ class SqueezeExcite(nn.Module):
     The two fully connected layers are 1 x 1 convolutions with bias, as in the authors' networks. With `norm`, which is
     not in the paper, a norm stands behind each in the bias's place: FC, norm, act, FC, norm, gate. A norm over the
     batch then sees one value of each image, so that it needs two to train. `squeeze_channels` None is in_channels / 16,
-    at least 1, the paper's reduction.
+    at least 1, the paper's reduction; fewer than 1 raise ValueError.
     """
 
     def __init__(
@@ -30,6 +30,10 @@ class SqueezeExcite(nn.Module):
     ):
         super().__init__()
         squeezed = max(1, in_channels // 16) if squeeze_channels is None else squeeze_channels
+        if squeezed < 1:
+            raise ValueError(
+                f"squeeze_channels must be at least 1, got {squeeze_channels=}; take 1, or leave the block out"
+            )
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.reduce = _fully_connected(in_channels, squeezed, norm)
         self.act = build_act(act, squeezed)
