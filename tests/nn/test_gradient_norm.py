@@ -1,4 +1,5 @@
 import copy
+import pickle
 
 import pytest
 import torch
@@ -281,6 +282,62 @@ def test_schedulers_new_groups_and_zero_grad_reach_the_wrapped_optimizer():
     torch.testing.assert_close(torch.stack(moved), torch.full((2,), 0.3, dtype=T))
     optimizer.zero_grad()
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def pickled(value):
+    return pickle.loads(pickle.dumps(value))  # noqa: S301
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+@pytest.mark.parametrize("layers", [False, True])
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_copy_steps_as_the_original_does(name, layers, copied):
+    network = network_and_gradients()
+    optimizer = BlockNormalizedGradient(
+        OPTIMIZERS[name](network.parameters()),
+        blocks=[module.parameters(recurse=False) for module in network.modules()] if layers else None,
+        scale_by_weight=True,
+    )
+    torch.optim.lr_scheduler.StepLR(optimizer, 1)  # it replaces `step`
+    optimizer.step()
+    twin, other = copied((network, optimizer))
+    assert other.param_groups is other.optimizer.param_groups
+    assert other.state is other.optimizer.state
+    assert all(a is b for a, b in zip(other.param_groups[0]["params"], twin.parameters(), strict=True))
+    kept = [parameter.detach().clone() for parameter in network.parameters()]
+    for own, theirs in zip(network.parameters(), twin.parameters(), strict=True):
+        own.grad = torch.randn_like(own)
+        theirs.grad = own.grad.clone()
+    other.step()
+    assert all(map(torch.equal, network.parameters(), kept))
+    optimizer.step()
+    torch.testing.assert_close(list(twin.parameters()), list(network.parameters()), rtol=0, atol=0)
+    assert not any(map(torch.equal, network.parameters(), kept))
+
+
+def test_schedulers_reach_the_wrapped_optimizer_after_it_has_loaded_a_state():
+    network = network_and_gradients()
+    plain = torch.optim.Adam(network.parameters(), lr=0.1)
+    optimizer = BlockNormalizedGradient(plain)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    optimizer.step()
+    plain.load_state_dict(copy.deepcopy(plain.state_dict()))
+    assert optimizer.param_groups is plain.param_groups
+    assert optimizer.state is plain.state
+    scheduler.step()
+    assert plain.param_groups[0]["lr"] == 0.05
+
+
+def test_wrapping_leaves_the_optimizer_as_it_is():
+    network = network_and_gradients()
+    plain = torch.optim.Adam(network.parameters(), lr=0.1)
+    plain.step()
+    groups, state = plain.param_groups, plain.state
+    contents = str(plain.state_dict())
+    BlockNormalizedGradient(plain)
+    assert plain.param_groups is groups
+    assert plain.state is state
+    assert str(plain.state_dict()) == contents
 
 
 def test_a_gradient_scaler_takes_it():

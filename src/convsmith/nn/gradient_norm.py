@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -112,11 +113,34 @@ class BlockNormalizedGradient(Optimizer):
         blocks: Iterable[Iterable[Tensor]] | None = None,
         scale_by_weight: bool = False,
     ):
-        super().__init__(optimizer.param_groups, optimizer.defaults)
         self.optimizer = optimizer
+        groups, state = optimizer.param_groups, optimizer.state
+        super().__init__(groups, optimizer.defaults)
+        self.param_groups, self.state = groups, state  # the line above began with empty ones
         self.blocks = None if blocks is None else [list(block) for block in blocks]
         self.scale_by_weight = scale_by_weight
-        self._share()
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The wrapped optimiser's, also after it has replaced them, as when it loads a state."""
+        return self.optimizer.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        self.optimizer.param_groups = groups
+
+    @property
+    def state(self) -> defaultdict[Tensor, Any]:
+        """The wrapped optimiser's."""
+        return self.optimizer.state
+
+    @state.setter
+    def state(self, state: defaultdict[Tensor, Any]) -> None:
+        self.optimizer.state = state
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs; hooks, and the step as schedulers replace it, stay behind, as with any optimiser."""
+        return {name: vars(self)[name] for name in ("defaults", "optimizer", "blocks", "scale_by_weight")}
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Normalise the gradients in place, after the closure where one computes them, and let the optimiser step."""
@@ -155,11 +179,6 @@ class BlockNormalizedGradient(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the wrapped optimiser's."""
         self.optimizer.load_state_dict(state_dict)
-        self._share()
-
-    def _share(self) -> None:
-        self.param_groups = self.optimizer.param_groups
-        self.state = self.optimizer.state
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, *, weight: float = 10.0) -> Tensor:
