@@ -105,6 +105,18 @@ def test_half_precision_maps_do_not_overflow():
     torch.testing.assert_close(found.float(), expected, rtol=2e-2, atol=2.0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_under_autocast_it_is_computed_as_without(dtype, memory_format):
+    layer = encoding(64, 8, torch.float32)
+    x = (torch.randn(2, 64, 5, 5) * 100).to(dtype).contiguous(memory_format=memory_format)
+    with torch.no_grad():
+        layer.codewords.copy_(100 * torch.randn(8, 64))
+    expected = layer(x)
+    with torch.autocast("cpu", dtype):
+        torch.testing.assert_close(layer(x), expected)
+
+
 class Largest(TorchDispatchMode):
     """The most elements of any tensor that an operator returned."""
 

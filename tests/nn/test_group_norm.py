@@ -74,6 +74,20 @@ def test_first_and_second_derivative(channels, groups):
     assert torch.autograd.gradgradcheck(function, (x, weight, bias))
 
 
+def test_transforms_of_functions_take_torchs_operator():
+    x, norm = torch.randn(2, 16, 5, 5).to(memory_format=torch.channels_last), GroupNorm(16, groups=4)
+
+    def loss(own):
+        return norm(own).square().mul(x).sum()
+
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(loss(leaf), leaf)
+    torch.testing.assert_close(torch.func.grad(loss)(x), expected)
+    each = torch.func.vmap(torch.func.grad(lambda own: norm(own[None]).square().sum()))(x)
+    (expected,) = torch.autograd.grad(norm(leaf).square().sum(), leaf)
+    torch.testing.assert_close(each, expected)
+
+
 @pytest.mark.parametrize(("channels", "groups", "positions"), PATHS)
 def test_channels_last_stays_and_no_map_is_copied(channels, groups, positions):
     norm = GroupNorm(channels, groups=groups)

@@ -1,3 +1,4 @@
+import copy
 import itertools
 import math
 
@@ -123,6 +124,19 @@ def test_near_taps_make_one_kernel_and_those_of_far_or_wide_layers_are_sampled(m
     sizes = kernel_sizes(monkeypatch)
     module(maps().float())
     assert sizes == kernels
+
+
+@pytest.mark.parametrize("share", ["layer", "filter", "channel"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 4e-3), (torch.bfloat16, 3e-2)])
+def test_half_precision_reads_the_right_places(share, dtype, tolerance):
+    module = IrregularConv2d(4, 8, share=share)
+    with torch.no_grad():
+        module.positions += 0.5 * torch.rand_like(module.positions) - 0.25
+    module, x = module.to(dtype), torch.randn(1, 4, 112, 112, dtype=dtype)
+    expected = copy.deepcopy(module).double()(x.double())
+    found = module._sampled(x)
+    assert found.dtype == dtype
+    assert (found.double() - expected).norm() < tolerance * expected.norm()
 
 
 def test_without_gradients_the_kernel_is_no_larger_than_its_taps(monkeypatch):

@@ -106,6 +106,17 @@ def test_the_schedule_goes_on_from_a_checkpoint_and_from_steps_that_were_skipped
     assert resumed.stage == 2
 
 
+def test_the_schedule_goes_on_from_a_state_that_is_loaded_late():
+    layer, total = LearnedGroupConv2d(8, 8, groups=2, condensation=4), 30
+    early = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    for step in range(total):
+        layer.on_step(step, total)
+    layer.load_state_dict(early)
+    assert layer.stage == 0
+    layer.on_step(20, total)
+    assert layer.stage == 3
+
+
 def test_the_forward_pass_changes_no_state():
     layer = LearnedGroupConv2d(8, 8).train()
     before = {name: tensor.clone() for name, tensor in layer.state_dict().items() if "norm" not in name}

@@ -31,7 +31,8 @@ def channel_dependency_graph(stack: Stack, *, shuffled: bool = True, in_channels
         stack: Grouped convolutions as pairs `(channels, groups)`: each reads `channels` channels in `groups` groups and
             writes as many as the next one reads, the last one as many as it reads itself. Or a module, or a list of
             modules that follow one another: convolutions of any groups, norms, activations, pooling and whatever
-            routes channels. A module is seen in eval mode; its weights are not read, it may be on the meta device.
+            routes channels. A module is seen in eval mode; its weights are not read, it may be on the meta device. The
+            masks of a `LearnedGroupConv2d` count as weights: its `condensed()` form shows what is left.
         shuffled: Whether between two pairs a channel shuffle stands, by the groups of the first one, which spreads each
             of its groups as widely as can be. Modules shuffle for themselves.
         in_channels: The input channels of a module (default: those that its first convolution reads), a tuple for one

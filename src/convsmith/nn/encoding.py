@@ -114,6 +114,11 @@ def _encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
             f"an encoding needs a scale for each codeword, got {len(codewords)} codewords and scale of shape "
             f"{tuple(scale.shape)}; give both the same num_codewords"
         )
+    with torch.autocast(x.device.type, enabled=False):  # the squares of half precision overflow
+        return _encode_wide(x, codewords, scale)
+
+
+def _encode_wide(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
     dtype = torch.promote_types(x.dtype, torch.float32)
     codewords, scale = codewords.to(dtype), scale.to(dtype)[:, None]
     center = codewords.detach().mean(0)

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from convsmith.arch import block
+from convsmith.nn.native import is_transformed
 
 NARROW = 8  # fewer channels of a group than this are slow in torch on a CPU, as benchmarks/norm_speed.py measures
 SMALL = 1024  # positions, from which on torch's forward pass (not its backward pass) goes another, quick way
@@ -64,7 +65,7 @@ def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float)
             f"group norm needs more than one value per group, got maps of shape {tuple(x.shape[1:])} with {groups=}; "
             "take fewer groups, or norm=spec(LayerNorm)"
         )
-    if not x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous():
+    if not x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous() or is_transformed():
         return F.group_norm(x, groups, weight, bias, eps)
     if x.device.type == "cuda" and torch.is_autocast_enabled("cuda"):
         x = x.to(torch.promote_types(x.dtype, torch.float32))  # as torch does it for norms

@@ -146,10 +146,12 @@ class IrregularConv2d(nn.Module):
 
     def _samples(self, x: Tensor, positions: Tensor) -> Tensor:
         """(N, C, H, W) at positions (S, T, 2), a set for each C / S channels: (N, C, T, H / stride, W / stride)."""
-        batch, channels, *sizes = x.shape
+        (batch, channels, *sizes), dtype = x.shape, x.dtype
         sets, taps, _ = positions.shape
         shift = self.padding - self.border
         height, width = ((size + 2 * shift - 1) // self.stride + 1 for size in sizes)
+        # In half precision -1 to 1 would not tell the pixels of a map of a hundred apart.
+        x, positions = (own.to(torch.promote_types(own.dtype, torch.float32)) for own in (x, positions))
         rows = torch.arange(height, dtype=positions.dtype, device=x.device) * self.stride - shift
         columns = torch.arange(width, dtype=positions.dtype, device=x.device) * self.stride - shift
         # grid_sample counts from edge to edge, -1 to 1, columns first.
@@ -159,7 +161,8 @@ class IrregularConv2d(nn.Module):
         grid = torch.stack((columns[..., None, :].expand(shape), rows[..., None].expand(shape)), -1)
         grid = grid.flatten(1, 2).expand(batch, -1, -1, -1, -1).flatten(0, 1)  # (N * S, T * H', W', 2)
         maps = x.reshape(batch * sets, channels // sets, *sizes)
-        return F.grid_sample(maps, grid, align_corners=False).reshape(batch, channels, taps, height, width)
+        samples = F.grid_sample(maps, grid, align_corners=False).to(dtype)
+        return samples.reshape(batch, channels, taps, height, width)
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,10 @@ class LearnedGroupConv2d(NormActConv):
         self.in_channels, self.groups, self.condensation = in_channels, groups, condensation
         self.norm_spec, self.act_spec = norm, act
         self._due = 0
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._due = -1  # the masks may be those of another step
 
     @property
     def stage(self) -> int:

@@ -7,8 +7,8 @@ the shift can: the zeros at the borders are normalised too.
 
 Where the next 1 x 1 convolution strides, it reads a fraction of the shifted map, and the shift computes only that. A
 shift is nearly free there, and on small maps: a unit takes 1.00 to 1.25 of what it would without one, most with 5 x 5
-kernels on 56 x 56 pixels. To make one convolution of both is dearer: its k * k times as many multiplications take two to
-eleven times as long (`benchmarks/shift_speed.py`).
+kernels on 56 x 56 pixels. To make one convolution of both is dearer: its k * k times as many multiplications take two
+to eleven times as long (`benchmarks/shift_speed.py`).
 """
 
 from __future__ import annotations
