@@ -57,7 +57,7 @@ class ReLU(_Activation):
 
 @block("relu6")
 class ReLU6(_Activation):
-    """min(max(x, 0), 6) (Howard et al. 2017, arXiv:1704.04861)."""
+    """min(max(x, 0), 6), robust in low precision (Sandler et al. 2018, arXiv:1801.04381, Sec. 4)."""
 
     def __init__(self, in_channels: int, *, inplace: bool = False):
         super().__init__(in_channels)
