@@ -114,6 +114,8 @@ def _encode(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
             f"an encoding needs a scale for each codeword, got {len(codewords)} codewords and scale of shape "
             f"{tuple(scale.shape)}; give both the same num_codewords"
         )
+    if not torch.amp.is_autocast_available(x.device.type):  # as on the meta device
+        return _encode_wide(x, codewords, scale)
     with torch.autocast(x.device.type, enabled=False):  # the squares of half precision overflow
         return _encode_wide(x, codewords, scale)
 
