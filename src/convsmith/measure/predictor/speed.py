@@ -4,8 +4,8 @@ Other guests of a machine take their share of its caches. What a small network w
 and most of a large one's weights and maps never fit. A network of one to four milliseconds whose weights lie in the
 shared cache is what suffers: a copy of 24 MB on the other core lets it take a quarter longer, a network of eight
 milliseconds a tenth, and one of a sixth of a millisecond as long as before. Networks of two to four milliseconds and of
-many different kernels are what changes most from one quarter of an hour to the next: by a tenth where others of their
-size change by a sixteenth.
+many different kernels change most from one quarter of an hour to the next: in four such pairs by 5 to 10 per cent,
+where the references next to them in size changed by 4 to 7.
 """
 
 from __future__ import annotations
