@@ -86,6 +86,9 @@ def test_transforms_of_functions_take_torchs_operator():
     each = torch.func.vmap(torch.func.grad(lambda own: norm(own[None]).square().sum()))(x)
     (expected,) = torch.autograd.grad(norm(leaf).square().sum(), leaf)
     torch.testing.assert_close(each, expected)
+    maps = torch.stack((x, 2 * x))
+    expected = torch.stack([norm(own) for own in maps])
+    torch.testing.assert_close(torch.func.vmap(norm)(maps), expected)
 
 
 @pytest.mark.parametrize(("channels", "groups", "positions"), PATHS)

@@ -65,7 +65,8 @@ def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float)
             f"group norm needs more than one value per group, got maps of shape {tuple(x.shape[1:])} with {groups=}; "
             "take fewer groups, or norm=spec(LayerNorm)"
         )
-    if not x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous() or is_transformed():
+    # First whether it is transformed: a vmap does not answer for channels last.
+    if is_transformed() or not x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous():
         return F.group_norm(x, groups, weight, bias, eps)
     if x.device.type == "cuda" and torch.is_autocast_enabled("cuda"):
         x = x.to(torch.promote_types(x.dtype, torch.float32))  # as torch does it for norms
