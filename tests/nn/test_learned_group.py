@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -106,12 +107,15 @@ def test_the_schedule_goes_on_from_a_checkpoint_and_from_steps_that_were_skipped
     assert resumed.stage == 2
 
 
-def test_the_schedule_goes_on_from_a_state_that_is_loaded_late():
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("copied", [False, True])
+def test_the_schedule_goes_on_from_a_state_that_is_loaded_late(assign, copied):
     layer, total = LearnedGroupConv2d(8, 8, groups=2, condensation=4), 30
     early = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
     for step in range(total):
         layer.on_step(step, total)
-    layer.load_state_dict(early)
+    layer = copy.deepcopy(layer) if copied else layer
+    layer.load_state_dict(early, assign=assign)
     assert layer.stage == 0
     layer.on_step(20, total)
     assert layer.stage == 3
