@@ -3,22 +3,25 @@
     python benchmarks/predictor_truth.py export --folder truth             # networks as files, not timed
     python benchmarks/predictor_truth.py time --folder truth --series 1    # three times, some minutes apart
     python benchmarks/predictor_truth.py alone --folder truth --part 0     # single kernels of ONNX Runtime, in parts
+    python benchmarks/predictor_truth.py calibrate --calibration cpu.safetensors  # nine minutes, between two series
 
 For OpenVINO each with `--backend openvino`, and a folder of its own.
 
-Networks are members of each search space at several sizes and of each family of the zoo up to 6 G multiply-accumulates,
-exported as `deploy.prepare` does; AmoebaNet's, which are larger, with fewer filters and cells. The truth is the median
-over series of interleaved bursts, each network divided by how much slower than at the calibration the reference
-networks of its size are, which are timed many times in every round. In a series it is the mean of the faster half.
+Networks are members of each search space at several sizes and of each family of the zoo up to 6 G multiply-accumulates
+and 45 M parameters, exported as `deploy.prepare` does; AmoebaNet's, which are larger, with fewer filters and cells. The
+truth is the median over series of interleaved bursts, each network divided by how much slower than at the calibration
+the reference networks of its size are, which are timed many times in every round. In a series it is the mean of the
+faster half.
 `alone` times each distinct executed kernel of these networks as a model of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -40,7 +43,7 @@ from convsmith.zoo import amoebanet
 from convsmith.zoo.registry import FAMILIES
 
 SIZES = {"mobile": (96, 160, 224), "stages": (32, 64, 128, 224)}
-MEMBERS, FIRST_SEED = 36, 77_000
+MEMBERS, FIRST_SEED, FIRST_MEMBER = 36, 77_000, 500_000
 MOST_MACS, MOST_PARAMS = 6e9, 45e6
 AMOEBANETS = {"a": amoebanet.OF_A, "b": amoebanet.OF_B, "c": amoebanet.OF_C, "d": amoebanet.OF_D}
 ROUNDS, BETWEEN = 7, 12
@@ -139,6 +142,23 @@ def time_series(folder: Path, series: int, seconds: float, backend: str) -> None
     (folder / f"series-{series}.json").write_text(json.dumps(found))
 
 
+def members() -> Iterator[tuple[cs.Architecture, tuple[int, ...]]]:
+    """Members of both spaces and their input shapes, others than those of the truth."""
+    for n in itertools.count():
+        space = ("mobile", "stages", "stages")[n % 3]
+        size = SIZES[space][n // 3 % len(SIZES[space])]
+        tree = spaces.get(space, num_classes=10 + 90 * (n % 2), in_channels=3, input_size=size)
+        yield tree.sample(Random(FIRST_MEMBER + n)), (1, 3, size, size)
+
+
+def calibrate(path: Path, backend: str, minutes: float) -> None:
+    """A calibration with members of both spaces as every fourth network."""
+    predictor = cs.measure.LatencyPredictor.calibrate(
+        "cpu", backend, minutes=minutes, path=path, architectures=members()
+    )
+    print(predictor.networks, predictor.held_out)
+
+
 def truth(
     folder: Path, usual: Speed, *, without: int | None = None
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
@@ -200,8 +220,10 @@ def _times_alone(path: Path) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("export", "time", "alone"))
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("step", choices=("export", "time", "alone", "calibrate"))
+    parser.add_argument("--folder", type=Path, default=Path("truth"))
+    parser.add_argument("--calibration", type=Path, default=Path("cpu.safetensors"))
+    parser.add_argument("--minutes", type=float, default=9, help="of a calibration")
     parser.add_argument("--names", nargs="*", default=[])
     parser.add_argument("--series", type=int, default=1)
     parser.add_argument("--part", type=int, default=0)
@@ -213,6 +235,8 @@ def main() -> None:
         export(given.folder, given.names, given.backend)
     elif given.step == "time":
         time_series(given.folder, given.series, given.seconds, given.backend)
+    elif given.step == "calibrate":
+        calibrate(given.calibration, given.backend, given.minutes)
     else:
         alone(given.folder, given.part, given.seconds)
 

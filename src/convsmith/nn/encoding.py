@@ -25,7 +25,8 @@ class Encoding(nn.Module):
     The residuals (N, K, H W, D) are never formed: ||x - c||^2 = ||x||^2 - 2 x c + ||c||^2 and e = A X - (sum A) c, two
     matrix products of K D H W multiply-accumulates each. Against cancellation, features and codewords are first taken
     relative to the codewords' mean, and ||x||^2 is weighted by s_k - max s; neither changes the result. Half-precision
-    maps are encoded in float32, in which squared norms do not overflow.
+    maps are encoded in float32, in which squared norms do not overflow, under autocast too; but a program of
+    `torch.export` must run outside of it, as its graph does not keep autocast off.
     """
 
     def __init__(self, in_channels: int, *, num_codewords: int):
