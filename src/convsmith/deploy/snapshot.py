@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 
-from torch import nn
+from torch import Tensor, nn
 
 _COLLECTIONS = (OrderedDict, dict, set)
 
@@ -16,6 +16,7 @@ def snapshot(module: nn.Module, *, sharing: bool = False) -> nn.Module:
     Raises ValueError for a module that cannot be copied.
     """
     known: dict[int, object] = {id(parameter): parameter for parameter in module.parameters()} if sharing else {}
+    known |= computed(module)
     for part in module.modules():  # each has a dozen that are empty, for its hooks: most of what there is to copy
         known.update((id(own), type(own)()) for own in vars(part).values() if type(own) in _COLLECTIONS and not own)
     try:
@@ -26,3 +27,12 @@ def snapshot(module: nn.Module, *, sharing: bool = False) -> nn.Module:
             f"a network must be copyable by copy.deepcopy, and {type(module).__name__} is not ({reason}); "
             "keep tensors that are computed from others out of its attributes"
         ) from error
+
+
+def computed(module: nn.Module) -> dict[int, object]:
+    """Clones, by id, of attributes that torch refuses to copy: tensors with a gradient function.
+
+    Such is the weight of a pruned layer, or of one under torch's old weight norm: a hook computes it at every call.
+    """
+    attributes = [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor)]
+    return {id(value): value.detach().clone() for value in attributes if not value.is_leaf}

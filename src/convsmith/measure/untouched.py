@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from convsmith.deploy.snapshot import computed
 
 CONTAINERS = frozenset((dict, OrderedDict, defaultdict, list, set, deque))
 
@@ -76,6 +78,5 @@ def in_eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 def twin(module: nn.Module) -> nn.Module:
-    """A deep copy; attributes that torch refuses to copy, such as the computed weight of a pruned layer, are cloned."""
-    attributes = [value for each in module.modules() for value in vars(each).values() if isinstance(value, Tensor)]
-    return copy.deepcopy(module, {id(value): value.detach().clone() for value in attributes if not value.is_leaf})
+    """A deep copy, in the mode that the module is in."""
+    return copy.deepcopy(module, computed(module))
