@@ -1,3 +1,4 @@
+import contextlib
 import sys
 
 import pytest
@@ -8,13 +9,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import convsmith as cs
 from convsmith import deploy
-from convsmith.deploy.agreement import eager_run, largest_difference
+from convsmith.deploy.agreement import Reference, eager_run
 from convsmith.deploy.onnx import GIVEN, Apart, convert, held, load
 from convsmith.deploy.onnx.batch import Batch, BatchBranchError
 from convsmith.deploy.onnx.forms.table import FORMS
 from convsmith.deploy.onnx.quick import quick
 from convsmith.deploy.onnx.record import record
-from convsmith.deploy.onnx.refusals import BranchError, NotQuickError
+from convsmith.deploy.onnx.refusals import BranchError, NotQuickError, Refusals
 from convsmith.deploy.onnx.shapes import shaped
 from convsmith.nn.shuffle import shuffle_channels
 
@@ -119,7 +120,7 @@ def test_each_operator_says_in_onnx_what_it_does_in_torch(case):
     model = quick(module, x, {})
     onnx.checker.check_model(onnx.load_model_from_string(model), full_check=True)
     run = deploy.onnx.load(model, threads=1)
-    assert largest_difference(eager_run(module), run, x, (1, 3, 5)) <= 5e-6
+    assert Reference(eager_run(module), x, (1, 3, 5)).difference(run) <= 5e-6
 
 
 def test_every_form_is_compared_with_torch():
@@ -139,7 +140,7 @@ def test_our_networks_go_the_quick_way(name):
     architecture = cs.zoo.for_small_inputs(cs.zoo.get(name, num_classes=10), 32)
     network, x = norms_set(cs.create_model(architecture)), torch.randn(2, 3, 32, 32)
     run = deploy.onnx.load(quick(network, x, {}), threads=1)
-    assert largest_difference(eager_run(network), run, x) <= 1e-5
+    assert Reference(eager_run(network), x).difference(run) <= 1e-5
 
 
 def kinds(model):
@@ -210,6 +211,17 @@ def test_branches_are_refused_and_the_module_named(branch):
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
+@pytest.mark.parametrize("branch", BRANCHES.values(), ids=list(BRANCHES))
+def test_branches_are_refused_where_forward_catches_the_error(branch):
+    def caught(x):
+        with contextlib.suppress(Exception):
+            return branch(x)
+        return x
+
+    with pytest.raises(BranchError, match=r"in module 'branch' \(Does\)"):
+        record(Inner(caught).eval(), images())
+
+
 def into_a_view(x):
     y = x * 1
     y[:, 1:3] = 0.5
@@ -233,7 +245,7 @@ def test_what_is_not_followed_is_left_to_torch_and_right(function):
     with pytest.raises(NotQuickError):
         quick(module, x, {})
     run = deploy.onnx.load(deploy.onnx.convert(module, x, {}), threads=1)
-    assert largest_difference(eager_run(module), run, x, (1, 3)) <= 1e-6
+    assert Reference(eager_run(module), x, (1, 3)).difference(run) <= 1e-6
 
 
 @pytest.mark.parametrize(
@@ -297,13 +309,14 @@ def test_parameters_are_not_changed_by_recording():
 
 
 def test_a_batch_size_answers_only_what_holds_for_every_batch():
-    batch = Batch(1, 1009)
+    refusals = Refusals([""])
+    batch = Batch(1, 1009, refusals)
     assert isinstance(batch, int)
     assert (batch * 6).multiple == (6 * batch).multiple == 6
     assert (batch * 6 // 3).multiple == 2
     assert (batch * 6) // (batch * 3) == 2
     assert (batch * 6 % 3, batch * 0) == (0, 0)
-    assert batch == Batch(1, 1009)
+    assert batch == Batch(1, 1009, refusals)
     assert batch != 0
     assert batch != -1
     assert batch > 0
@@ -311,6 +324,7 @@ def test_a_batch_size_answers_only_what_holds_for_every_batch():
     assert not batch < 1
     assert batch * 2 > batch
     assert batch
+    assert refusals.first is None
     for question in (
         lambda: batch == 1,
         lambda: batch != 7,
@@ -324,10 +338,11 @@ def test_a_batch_size_answers_only_what_holds_for_every_batch():
     for arithmetic in (lambda: batch + 1, lambda: 1 - batch, lambda: batch / 2, lambda: batch // 2, lambda: -batch):
         with pytest.raises(NotQuickError):
             arithmetic()
+    assert isinstance(refusals.first[0], BatchBranchError)
 
 
 def test_a_torch_without_what_recording_rests_on_has_the_other_way(monkeypatch):
     monkeypatch.setitem(sys.modules, "convsmith.deploy.onnx.quick", None)
     module, x = nn.Sequential(nn.Conv2d(8, 4, 3), nn.ReLU()).eval(), images()
     run = deploy.onnx.load(deploy.onnx.convert(module, x, {}), threads=1)
-    assert largest_difference(eager_run(module), run, x) <= 1e-6
+    assert Reference(eager_run(module), x).difference(run) <= 1e-6

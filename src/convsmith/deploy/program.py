@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from convsmith.deploy.onnx.record import record
+from convsmith.deploy.onnx.refusals import BranchError
 from convsmith.deploy.silence import reason, silent
+from convsmith.deploy.snapshot import snapshot
 
 MOST_ON_CUDA = 65535  # images of a batch, for which torch's choice of a convolution on CUDA devices is one and the same
 
@@ -21,6 +24,7 @@ def exported(module: nn.Module, example: Tensor, *, most: int | None = None) -> 
     """
     # A batch of one would be taken as a constant.
     several = (example if len(example) > 1 else torch.cat([example, example])).contiguous(memory_format=layout(example))
+    _refuse_branches(module, example)
     if example.is_cuda:
         most = min(most or MOST_ON_CUDA, MOST_ON_CUDA)
     batch = torch.export.Dim("batch", min=1, max=most)
@@ -34,6 +38,20 @@ def exported(module: nn.Module, example: Tensor, *, most: int | None = None) -> 
         if node.target in (torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default):
             raise ValueError(_refusal(module_of(node) or type(module).__name__, "it takes a value out of a tensor"))
     return program
+
+
+def _refuse_branches(module: nn.Module, example: Tensor) -> None:
+    """Raise ValueError for a `forward` that decides by values, also where it would catch what torch.export raises.
+
+    What cannot be recorded for another reason is torch.export's business.
+    """
+    copied = snapshot(module, sharing=True)  # `forward` may leave in it what has no values
+    try:
+        record(copied, example)
+    except BranchError as error:
+        raise ValueError(_refusal(type(module).__name__, str(error))) from error
+    except Exception:
+        return
 
 
 def _refusal(where: str, why: str) -> str:

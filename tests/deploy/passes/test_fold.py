@@ -427,7 +427,7 @@ def test_the_pass_over_the_example_changes_nothing_of_the_module():
 
 def test_a_network_that_cannot_be_copied_is_refused():
     module = nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6))
-    module.computed = module[0].weight * 2
+    module.computed = [module[0].weight * 2]
     with pytest.raises(ValueError, match=r"must be copyable by copy.deepcopy, and Sequential is not"):
         fold_norm(module)
 
@@ -470,3 +470,39 @@ def test_hooked_weight_norm_stays():
     module = nn.Sequential(WeightNormConv2d(4, 6), nn.BatchNorm2d(6))
     module[0].register_forward_hook(lambda module, args, output: output * 2)
     assert type(check_equal(module, IMAGES, folded=[])[0]) is WeightNormConv2d
+
+
+class Caught(nn.Module):
+    """Goes another way where values cannot be had, which it notices by the error."""
+
+    def __init__(self, asks):
+        super().__init__()
+        self.conv, self.norm, self.asks = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), asks
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        try:
+            return 2 * y if self.asks(y) else y
+        except Exception:
+            return 3 * y
+
+
+QUESTIONS = {
+    "bool": lambda y: y.mean() < 99,
+    "float": lambda y: float(y.mean()) < 99,
+    "int": lambda y: int(y.mean()) < 99,
+    "length": lambda y: len(y) < 99,
+    "loop": lambda y: [row for row in y],  # noqa: C416
+    "range": lambda y: [None for _ in range(y.long().sum())] or True,
+}
+
+
+@pytest.mark.parametrize("asks", QUESTIONS.values(), ids=list(QUESTIONS))
+def test_an_error_that_forward_catches_stops_the_tracing(asks):
+    with pytest.raises(NotTraceableError):
+        fold_norm(Caught(asks))
+    outer = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), Caught(asks)).eval()
+    x = torch.randn(2, 3, 5, 5)
+    twin = fold_norm(outer)
+    assert set(twin.folded_norms) == {"1"}  # what is inside is left alone
+    torch.testing.assert_close(outputs(twin, x), outputs(outer, x), rtol=1e-4, atol=1e-5)

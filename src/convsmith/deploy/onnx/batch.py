@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from convsmith.deploy.onnx.refusals import NotQuickError
+from convsmith.deploy.onnx.refusals import NotQuickError, Refusals
 
 # No side, width or count of a network is a multiple of it (`representative` looks), so that a number tells by itself
 # whether it comes from the batch. Fake tensors make its size free of cost.
@@ -26,16 +26,19 @@ class Batch(int):
     """`multiple` times the batch size. As an int it is that of the batch which stands for all.
 
     Products with integers are such numbers again, and so are quotients without remainder. A comparison whose outcome
-    is the same for every batch size is answered, any other raises BatchBranchError, and other arithmetic NotQuickError.
+    is the same for every batch size is answered, any other raises BatchBranchError, and other arithmetic NotQuickError;
+    `refusals` keeps what was raised.
     """
 
     multiple: int
+    refusals: Refusals
     __hash__ = int.__hash__
 
-    def __new__(cls, multiple: int, representative: int) -> Batch:
+    def __new__(cls, multiple: int, representative: int, refusals: Refusals) -> Batch:
         """That multiple of the batch size which `representative` stands for."""
         made = super().__new__(cls, multiple * representative)
         made.multiple = multiple
+        made.refusals = refusals
         return made
 
     @property
@@ -46,37 +49,40 @@ class Batch(int):
     def __mul__(self, other: Any) -> Any:
         """An integer multiple."""
         if type(other) is int:
-            return Batch(self.multiple * other, self.representative) if other > 0 else 0 if other == 0 else _refuse()
-        return NotImplemented if not isinstance(other, int | float) else _refuse()
+            return self._with(self.multiple * other) if other > 0 else 0 if other == 0 else _refuse(self)
+        return NotImplemented if not isinstance(other, int | float) else _refuse(self)
 
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Any) -> Any:
         """A quotient, which must be without remainder."""
         if isinstance(other, Batch):
-            return self.multiple // other.multiple if self.multiple % other.multiple == 0 else _refuse()
+            return self.multiple // other.multiple if self.multiple % other.multiple == 0 else _refuse(self)
         if type(other) is int and other > 0 and self.multiple % other == 0:
-            return Batch(self.multiple // other, self.representative)
-        return _refuse()
+            return self._with(self.multiple // other)
+        return _refuse(self)
 
     def __mod__(self, other: Any) -> Any:
         """The remainder, if it is none."""
         if isinstance(other, Batch):
-            return 0 if self.multiple % other.multiple == 0 else _refuse()
+            return 0 if self.multiple % other.multiple == 0 else _refuse(self)
         return 0 if type(other) is int and other > 0 and self.multiple % other == 0 else _branch(self, "%", other)
 
     def __bool__(self) -> bool:
         """No batch is empty."""
         return True
 
+    def _with(self, multiple: int) -> Batch:
+        return Batch(multiple, self.representative, self.refusals)
 
-def _refuse(*_: Any) -> NoReturn:
-    raise NotQuickError("arithmetic on the batch size")
+
+def _refuse(number: Batch, *_: Any) -> NoReturn:
+    raise number.refusals.kept(NotQuickError("arithmetic on the batch size"))
 
 
 def _branch(number: Batch, sign: str, other: Any) -> NoReturn:
     name = "batch" if number.multiple == 1 else f"{number.multiple} * batch"
-    raise BatchBranchError(f"forward evaluates {name} {sign} {other}")
+    raise number.refusals.kept(BatchBranchError(f"forward evaluates {name} {sign} {other}"))
 
 
 def _comparison(compare: Callable[[Any, Any], bool], sign: str) -> Callable[[Batch, Any], Any]:
@@ -103,9 +109,9 @@ for _name in ("add", "radd", "sub", "rsub", "truediv", "rtruediv", "rfloordiv", 
 class Sizes(TorchFunctionMode):
     """Inside of this block, the sizes that Python code reads off tensors are Batch where they come from the batch."""
 
-    def __init__(self, representative: int):
+    def __init__(self, representative: int, refusals: Refusals):
         super().__init__()
-        self.representative = representative
+        self.representative, self.refusals = representative, refusals
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function; where it reads sizes, mark them."""
@@ -113,14 +119,15 @@ class Sizes(TorchFunctionMode):
         if func not in SIZES:
             return result
         if func is Tensor.__len__ and self._mark(result) is not result:
-            raise BatchBranchError("forward evaluates len(batch), a constant to Python where x.shape[0] is free,")
+            words = "forward evaluates len(batch), a constant to Python where x.shape[0] is free,"
+            raise self.refusals.kept(BatchBranchError(words))
         if isinstance(result, torch.Size):
             return torch.Size([self._mark(size) for size in result])
         return self._mark(result)
 
     def _mark(self, size: Any) -> Any:
         if type(size) is int and is_from_batch(size, self.representative):
-            return Batch(size // self.representative, self.representative)
+            return Batch(size // self.representative, self.representative, self.refusals)
         return size
 
 

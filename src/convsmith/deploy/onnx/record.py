@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convsmith.deploy.onnx.batch import BatchBranchError, Sizes, is_from_batch, representative
-from convsmith.deploy.onnx.refusals import BranchError, NotQuickError
+from convsmith.deploy.onnx.refusals import BranchError, NotQuickError, Refusals
 from convsmith.deploy.onnx.shapes import is_fake, shaped
 
 
@@ -66,16 +66,25 @@ def record(module: nn.Module, example: Tensor) -> Recording:
     batch = representative({size for tensor in (example[0], *own) for size in tensor.shape})
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
-        x = torch.empty_strided((batch, *example.shape[1:]), example.stride(), dtype=example.dtype)
-    recorder = _Recorder(batch, {_storage(tensor) for tensor in own})
-    source = recorder.value(x)
+        x = torch.empty_strided(
+            (batch, *example.shape[1:]), example.stride(), dtype=example.dtype, device=example.device
+        )
     path: list[str] = [""]
+    refusals = Refusals(path)
+    recorder = _Recorder(batch, {_storage(tensor) for tensor in own}, refusals)
+    source = recorder.value(x)
+    output = None
     try:
-        with _following(module, path), torch.no_grad(), recorder, Sizes(batch):
-            recorder.path = path
+        with _following(module, path), torch.no_grad(), recorder, Sizes(batch, refusals):
             output = _Followed(module, path).run(x) if isinstance(module, fx.GraphModule) else module(x)
-    except (BatchBranchError, DataDependentOutputException, DynamicOutputShapeException) as error:
-        raise BranchError(f"{_described(error)} in {where(module, path[-1])}") from error
+    except Exception:
+        if refusals.first is None:
+            raise
+    if refusals.first is not None:  # also where forward caught it, and went on another way than with values
+        error, inner = refusals.first
+        if isinstance(error, NotQuickError):
+            raise error
+        raise BranchError(f"{_described(error)} in {where(module, inner)}") from error
     if not isinstance(output, Tensor):
         raise NotQuickError(f"an output that is a {type(output).__name__}")
     if not output.dim() or not is_from_batch(output.shape[0], batch):
@@ -92,12 +101,12 @@ def where(module: nn.Module, path: str) -> str:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, batch: int, own_storages: set[int]):
+    def __init__(self, batch: int, own_storages: set[int], refusals: Refusals):
         super().__init__()  # type: ignore[no-untyped-call]
         self.batch = batch
         self.own_storages = own_storages
+        self.refusals = refusals
         self.calls: list[Call] = []
-        self.path: list[str] = [""]
         # By id; the tensors are kept, so that no id is given twice.
         self.known: dict[int, tuple[Tensor, Value]] = {}
         self.aliases: dict[int, set[int]] = defaultdict(set)  # of each storage, the ids of the tensors on it
@@ -124,7 +133,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self.known[id(tensor)][1]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        try:
+            return self._recorded(func, args, kwargs or {})
+        except (DataDependentOutputException, DynamicOutputShapeException, NotQuickError) as error:
+            self.refusals.kept(error)
+            raise
+
+    def _recorded(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         flat, _ = pytree.tree_flatten((args, kwargs))
         tensors = [part for part in flat if isinstance(part, Tensor)]
         schema = func._schema
@@ -150,7 +165,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outputs = tuple(self.value(part) for part in parts if isinstance(part, Tensor))
         name = func.overloadpacket.__name__
         self.calls.append(
-            Call(name.removesuffix("_") if changed else name, func._overloadname, arguments, outputs, self.path[-1])
+            Call(
+                name.removesuffix("_") if changed else name,
+                func._overloadname,
+                arguments,
+                outputs,
+                self.refusals.path[-1],
+            )
         )
         return result
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+
+E = TypeVar("E", bound=Exception)
 
 
 class NotTraceableError(ValueError):
@@ -39,7 +41,9 @@ def trace(module: nn.Module) -> tuple[fx.Graph, set[int]]:
             with warnings.catch_warnings():
                 # It cannot assert that an unusual default is still given; nobody calls the graph.
                 warnings.filterwarnings("ignore", "Was not able to add assertion", UserWarning)
-                return tracer.trace(module, defaults), tracer.read
+                graph = tracer.trace(module, defaults)
+                tracer.check()
+                return graph, tracer.read
         except Exception as error:
             if tracer.failed is None:
                 reason = str(error).partition("\n")[0]
@@ -50,17 +54,74 @@ def trace(module: nn.Module) -> tuple[fx.Graph, set[int]]:
             opaque.add(tracer.failed)
 
 
+class _Proxy(fx.Proxy):
+    """A value of the graph; Python asks in vain for what it holds."""
+
+    tracer: _Tracer
+
+    def _has_no_value(self) -> NoReturn:
+        raise self.tracer.refused(TypeError("forward asks for the value of a tensor"))
+
+    def __float__(self) -> float:
+        """Raise TypeError."""
+        self._has_no_value()
+
+    def __int__(self) -> int:
+        """Raise TypeError."""
+        self._has_no_value()
+
+    def __index__(self) -> int:
+        """Raise TypeError."""
+        self._has_no_value()
+
+    def __len__(self) -> int:
+        """Raise TypeError."""
+        self._has_no_value()
+
+
 class _Tracer(fx.Tracer):
     """Remembers what was read, and the class of the innermost submodule that could not be traced.
 
-    The classes in `opaque` are nodes.
+    The classes in `opaque` are nodes. What `forward` asks of a value in vain fails again behind it, as it may catch
+    the error and go on another way than with values.
     """
 
     def __init__(self, opaque: set[type[nn.Module]]):
         super().__init__()
         self.opaque = opaque
         self.failed: type[nn.Module] | None = None
+        self.first: Exception | None = None
         self.read: set[int] = set()
+
+    def refused(self, error: E) -> E:
+        """The error, which is remembered if it is the first one."""
+        self.first = self.first or error
+        return error
+
+    def check(self) -> None:
+        """Raise the first error that `forward` met, whether or not it has caught it."""
+        if self.first is not None:
+            raise self.first
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """The value of a node."""
+        return _Proxy(node, self)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Raise what torch.fx raises for a decision."""
+        try:
+            return super().to_bool(obj)
+        except Exception as error:
+            self.refused(error)
+            raise
+
+    def iter(self, obj: fx.Proxy) -> Any:
+        """Raise what torch.fx raises for a loop over a value."""
+        try:
+            return super().iter(obj)
+        except Exception as error:
+            self.refused(error)
+            raise
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         known = isinstance(m, _BatchNorm | _ConvNd | nn.Linear) or type(m) in self.opaque
@@ -70,7 +131,9 @@ class _Tracer(fx.Tracer):
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         try:
-            return super().call_module(m, forward, args, kwargs)
+            made = super().call_module(m, forward, args, kwargs)
+            self.check()
+            return made
         except Exception:
             if self.failed is None and not self.is_leaf_module(m, self.path_of_module(m)):
                 self.failed = type(m)
