@@ -306,6 +306,17 @@ def test_export(convsmith, tmp_path):
     torch.testing.assert_close(torch.from_numpy(logits), network(x).detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("always")
+def test_an_export_that_shows_nothing_says_so_in_one_line(convsmith, tmp_path):
+    network = cs.create_model(TINY)
+    torch.nn.init.zeros_(list(network.parameters())[-2])
+    cs.network.save_weights(network, tmp_path / "w.safetensors")
+    code, _, err = convsmith("export", "tiny.json", "--weights", "w.safetensors", "--out", "m.onnx")
+    assert code == 0
+    assert "convsmith: agreement with eager within 0.0001 shows nothing" in err
+    assert "UserWarning" not in err
+
+
 def test_export_for_the_fastest_back_end(convsmith, tmp_path):
     command = ("export", "tiny.json", "--backend", "auto", "--out", "shipped")
     code, out, err = convsmith(*command)

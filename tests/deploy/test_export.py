@@ -128,6 +128,13 @@ def test_an_error_in_one_batch_size_alone_is_noticed(monkeypatch, tmp_path, wron
         deploy.export(nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), tmp_path / "a.onnx", torch.randn(1, 3, 2, 2))
 
 
+def test_outputs_that_hardly_depend_on_the_input_are_told(tmp_path):
+    network = small_network()
+    list(network.parameters())[-1].data.fill_(1e6)  # the last bias
+    with pytest.warns(UserWarning, match="agreement with eager within 0.0001 shows nothing"):
+        deploy.export(network, tmp_path / "network.onnx", torch.randn(2, 3, 16, 16))
+
+
 def test_a_failing_write_leaves_no_file(monkeypatch, tmp_path):
     def full(*_):
         raise OSError("no space left")

@@ -4,6 +4,7 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 from torchvision.ops import DeformConv2d
 
 from convsmith import deploy
@@ -399,3 +400,64 @@ def test_a_back_end_that_converts_weights_leaves_those_that_others_get(dtype):
     assert {own.dtype for own in found.network.parameters()} == {dtype}
     assert found.candidates["openvino", "float32"].median_ms is not None
     assert found.reference.difference(found.eager) == 0
+
+
+class Head(nn.Module):
+    """A network whose output is its bias, but for so much of the input."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.share, self.conv, self.bias = share, nn.Conv2d(3, 4, 3), nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        y = self.conv(x).mean((2, 3))
+        return self.bias + self.share * y / y.abs().max()
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.0, True), (5e-5, True), (0.1, False)])
+def test_an_agreement_that_shows_nothing_is_told(add_backend, share, told):
+    module = Head(share)
+
+    def prepare(given, example, threads, precision):
+        given.share = 0.0 if told else share  # it ignores its input
+        return eager_run(given)
+
+    add_backend("blind", prepare)
+    with pytest.warns(UserWarning, match=r"shows nothing") if told else contextlib.nullcontext():
+        assert deploy.prepare(module, IMAGES, backend="blind").difference <= 1e-4
+    deploy.prepare(module, IMAGES, backend="eager")  # has nothing to show
+
+
+def pruned(layer):
+    return prune.l1_unstructured(layer, "weight", 0.5)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.nn.utils.weight_norm. is deprecated")
+@pytest.mark.parametrize("hooked", [pruned, nn.utils.weight_norm, nn.utils.spectral_norm])
+@pytest.mark.parametrize("backend", ["eager", "onnxruntime", "openvino"])
+def test_weights_that_a_hook_computes_are_prepared_as_they_are(backend, hooked):
+    module = network()
+    hooked(module[0])
+    module.train()(IMAGES)  # since when the weight is no leaf
+    weight = module[0].weight
+    assert not weight.is_leaf
+    run = deploy.prepare(module, IMAGES, backend=backend, threads=1)
+    assert module[0].weight is weight
+    with torch.no_grad():
+        expected = module.eval()(IMAGES)
+    torch.testing.assert_close(run(IMAGES), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["eager", "onnxruntime"])
+def test_the_wrong_rank_for_a_norm_is_told_as_a_rule(backend):
+    with pytest.raises(ValueError, match=r"the network must take .* and fails .*give an example of the shape"):
+        deploy.prepare(nn.Sequential(nn.BatchNorm2d(3)), torch.randn(2, 3), backend=backend)
+
+
+def test_what_a_network_itself_says_of_its_input_passes():
+    class Strict(nn.Module):
+        def forward(self, x):
+            raise ValueError("images are square, got 4 x 5; crop them")
+
+    with pytest.raises(ValueError, match=r"^images are square"):
+        deploy.prepare(Strict(), IMAGES, backend="eager")

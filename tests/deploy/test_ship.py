@@ -65,6 +65,15 @@ def test_what_is_shipped_runs_by_the_readmes_words_and_leaves_only_the_folder(on
     assert "| numpy | float32 |" in readme
 
 
+def test_the_readme_says_where_an_agreement_shows_nothing(only, tmp_path):
+    only("numpy", write=make_write())
+    network = linear()
+    nn.init.zeros_(network.weight)
+    with pytest.warns(UserWarning, match="shows nothing"):
+        shipped = deploy.ship(network, tmp_path / "shipped", X, threads=1)
+    assert "Agreement with eager within 0.0001 shows nothing" in (shipped.folder / "README.md").read_text()
+
+
 def test_the_fastest_with_files_is_taken_and_the_table_says_why_others_are_not(only, tmp_path, monkeypatch):
     def fails(network, example, threads, precision):
         raise ValueError("it has no Linear,\nwhich the network itself needs")

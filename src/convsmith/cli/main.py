@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from importlib import import_module
+from pathlib import Path
+from typing import TextIO
 
 from convsmith.cli.app import app
 
@@ -40,7 +43,9 @@ def main() -> None:
     """
     for command in COMMANDS:
         import_module(f"convsmith.cli.{command.replace('-', '_')}")
+    shown = warnings.showwarning
     try:
+        warnings.showwarning = _in_one_line
         app()
     except (ValueError, ImportError) as error:
         _end(error, f"{error}", 2)
@@ -58,6 +63,22 @@ def main() -> None:
     except Exception as error:
         own = type(error).__module__.startswith("convsmith.")  # says in one line what is wrong
         _end(error, f"{error}" if own else f"{type(error).__name__}: {error} (CONVSMITH_TRACEBACK=1 shows where)", 1)
+    finally:
+        warnings.showwarning = shown
+
+
+def _in_one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Our own warnings as lines for the person at the terminal; others with the place that they come from."""
+    own = Path(filename).is_relative_to(Path(__file__).parent.parent)
+    words = f"convsmith: {message}\n" if own else warnings.formatwarning(message, category, filename, lineno, line)
+    (file or sys.stderr).write(words)
 
 
 def _end(error: Exception | None, message: str, code: int) -> None:

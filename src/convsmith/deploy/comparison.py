@@ -84,7 +84,7 @@ class Comparison:
         except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
             found = replace(found, rejected=" ".join(str(error).split()) or type(error).__name__)
         else:
-            tolerance = max(TOLERANCES[PRECISIONS[precision]], TOLERANCES[self.example.dtype])
+            tolerance = self.tolerance(precision)
             found = replace(found, prepare_seconds=time.perf_counter() - start, difference=difference)
             if difference <= tolerance:
                 self.runs[name, precision] = run
@@ -92,6 +92,16 @@ class Comparison:
                 found = replace(found, rejected=self._differs(found, tolerance))
         self.candidates[name, precision] = found
         return found
+
+    def tolerance(self, precision: str) -> float:
+        """The largest admissible difference from eager of what computes in this precision."""
+        return max(TOLERANCES[PRECISIONS[precision]], TOLERANCES[self.example.dtype])
+
+    def unseen(self, candidate: Candidate) -> str:
+        """Why the candidate's agreement with eager shows nothing, if so; eager itself has nothing to show."""
+        if (candidate.backend, candidate.precision) == ("eager", precision_of(self.example)):
+            return ""
+        return self.reference.unseen(self.tolerance(candidate.precision))
 
     def _run(self, entry: backends.Backend, precision: str, is_reference: bool) -> tuple[Run, float]:
         """What the back end makes, and its difference from eager."""

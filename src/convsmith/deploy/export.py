@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,11 @@ from convsmith.deploy import onnx
 from convsmith.deploy.agreement import (
     BATCH_SIZES,
     TOLERANCES,
+    Reference,
     check_example,
     check_repeats,
     check_run,
     eager_run,
-    largest_difference,
 )
 from convsmith.deploy.clock import threads
 from convsmith.deploy.passes.lean import lean
@@ -67,7 +68,8 @@ def export(
         metadata: Text to write into the file, by key.
         tolerance: The largest admissible difference as a share of the largest output (default: by the example's type).
 
-    Raises ValueError when the network cannot be exported or the exported one differs from eager; then no file is left.
+    Warns where outputs depend on the input so little that their agreement shows nothing. Raises ValueError when the
+    network cannot be exported or the exported one differs from eager; then no file is left.
     """
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; the formats are {', '.join(FORMATS)}")
@@ -87,13 +89,16 @@ def export(
     data = onnx.convert(folded, example, metadata or {})
     # On one thread: the verification should not depend on the machine.
     with threads(1):
-        difference = largest_difference(eager, onnx.load(data, threads=1), example)
+        reference = Reference(eager, example)
+        difference = reference.difference(onnx.load(data, threads=1))
     if not difference <= tolerance:
         check_repeats(eager, example, tolerance)
         raise ValueError(
             f"the exported network may differ from eager by {tolerance:g} of the largest output, and differs by "
             f"{difference:.2g}; no file was written; export in float64 to find the cause, or raise tolerance"
         )
+    if unseen := reference.unseen(tolerance):
+        warnings.warn(unseen, stacklevel=2)
     write_whole_bytes(path, data)
     return ExportResult(
         path=path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 
 import torch
@@ -56,7 +57,8 @@ def prepare(
             input's type (default: the module's own). An autocast around the call changes nothing.
         thorough: Let `auto` try those back ends too that take many seconds to prepare.
 
-    Raises ValueError for an unknown back end and for one that cannot run the network or differs from eager, and
+    Warns where outputs depend on the input so little that their agreement shows nothing, as those of untrained networks
+    may. Raises ValueError for an unknown back end and for one that cannot run the network or differs from eager, and
     ImportError for one that is not installed.
     """
     check_precision(precision)
@@ -75,6 +77,8 @@ def prepare(
         chosen = comparison.add(backend, word)
         if chosen.rejected:
             raise ValueError(chosen.rejected)
+    if unseen := comparison.unseen(chosen):
+        warnings.warn(unseen, stacklevel=3)
     found = comparison.candidates.values()
     assert chosen.difference is not None
     return Prepared(

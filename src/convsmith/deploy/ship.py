@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -18,10 +19,9 @@ from torch import Tensor, nn
 import convsmith
 from convsmith.arch import check_place
 from convsmith.deploy import backends
-from convsmith.deploy.agreement import TOLERANCES
 from convsmith.deploy.backends.registry import Artefact
 from convsmith.deploy.comparison import Candidate, Comparison, compare
-from convsmith.deploy.precision import PRECISIONS, precision_of, without_autocast
+from convsmith.deploy.precision import precision_of, without_autocast
 from convsmith.deploy.snapshot import snapshot
 
 LOADER, README = "loader.py", "README.md"
@@ -72,6 +72,7 @@ def ship(
         threads: How many threads compute (default: as many as torch uses now).
         thorough: Let `auto` try those back ends too that take many seconds to prepare.
 
+    Warns, and says in the README, where outputs depend on the input so little that their agreement shows nothing.
     Raises ValueError for wrong arguments, and when no back end with files can run the network; then nothing is left.
     """
     folder = Path(folder).absolute()
@@ -102,9 +103,12 @@ def ship(
         (made / LOADER).write_text(artefact.loader, encoding="utf-8")
         difference = _loader_difference(found, made, chosen)
         (made / README).write_text(_readme(found, chosen, artefact, difference), encoding="utf-8")
+        unseen = found.unseen(chosen)
         if folder.exists():
             folder.rmdir()
         made.rename(folder)
+    if unseen:
+        warnings.warn(unseen, stacklevel=3)
     return Shipment(folder, chosen, candidates, artefact.files, artefact.packages, difference)
 
 
@@ -147,7 +151,7 @@ def _loader_difference(found: Comparison, folder: Path, chosen: Candidate) -> fl
         )
     outputs = iter([torch.from_numpy(numpy.load(path)) for path in paths])
     difference = found.reference.difference(lambda _: next(outputs))
-    tolerance = max(TOLERANCES[PRECISIONS[chosen.precision]], TOLERANCES[found.example.dtype])
+    tolerance = found.tolerance(chosen.precision)
     if not difference <= tolerance:
         raise ValueError(
             f"the files of {chosen.backend} may differ from eager by {tolerance:g} of the largest output, and differ "
@@ -170,13 +174,18 @@ def _readme(found: Comparison, chosen: Candidate, artefact: Artefact, difference
     y = run(x)  # x: a NumPy array of type {precision_of(found.example)} and shape (N, {shape}), for any N
 
 Files: {", ".join((*artefact.files, LOADER))}. Run by the loader in a Python of its own, the outputs differed from
-those of the network in PyTorch by at most {difference:.1e} of the largest output.
+those of the network in PyTorch by at most {difference:.1e} of the largest output.{_note(found, chosen)}
 
 Chosen among these, measured in turns on {found.threads} thread{"s" if found.threads > 1 else ""} with a batch of
 {len(found.example)} by convsmith {convsmith.__version__}:
 
 {chr(10).join("| " + " | ".join(row) + " |" for row in rows)}
 """
+
+
+def _note(found: Comparison, chosen: Candidate) -> str:
+    unseen = found.unseen(chosen)
+    return f"\n\n{unseen[0].upper()}{unseen[1:]}." if unseen else ""
 
 
 def _version(package: str) -> str:
