@@ -7,10 +7,10 @@ calibration. Baselines: proportional to MACs and linear in MACs, parameters, act
 calibration's own networks; the sum of the kernels' times as predicted in context, not corrected; the sum of each
 kernel's measured time alone, where `alone` timed them all.
 
-No network of the zoo is in a calibration, so every family is held out. Some motifs of the random networks imitate a
-family, though: `strict` is predicted by a fit without the networks that have those motifs, and without members of
-search spaces. One row per network and one per group; writes `DATE_predictor_accuracy.csv`, for another back end with
-its name behind.
+Every family of the zoo is held out as a whole: where its networks are in the calibration, it is predicted by a fit
+without them. Some motifs of the random networks imitate a family, though: `strict` is predicted by a fit without the
+networks that have those motifs, without members of search spaces and without the zoo. One row per network and one per
+group; writes `DATE_predictor_accuracy.csv`, for another back end with its name behind.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from predictor_truth import about, alone_ms, graph_of, truth
 
 import convsmith as cs
-from convsmith.measure.predictor.fitted import Fitted
+from convsmith.measure.predictor.fitted import Fitted, fit_folds, fit_without
 from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.model import fit_models
 from convsmith.measure.predictor.rows import rows_by_group
@@ -59,7 +59,7 @@ def compare(folder: Path, calibration: Path, out: Path, label: str) -> None:
 
 def predictions(folder: Path, predictor: cs.measure.LatencyPredictor) -> list[Row]:
     """Milliseconds of each network by each method that needs no truth."""
-    table, fitted = predictor._table, predictor._fitted
+    table = predictor._table
     # The baselines learn from the same networks; the table knows their kernels.
     latencies = np.array(table.latencies_ms)
     terms = np.array([figures(own) for own in table.kernels])
@@ -67,7 +67,7 @@ def predictions(folder: Path, predictor: cs.measure.LatencyPredictor) -> list[Ro
     linear = np.linalg.lstsq(terms / latencies[:, None], np.ones(len(latencies)), rcond=None)[0]
     rows: list[Row] = []
     networks: dict[str, list[Kernel]] = {}
-    for name in sorted(path.stem for path in folder.glob("*.onnx")):
+    for name, fitted in sorted(unseen_by(folder, predictor).items()):
         architecture = cs.Architecture.load(folder / f"{name}.json")
         own = networks[name] = predictor._kernels(architecture, about(folder, name)[1])
         times = fitted.models.kernels_us(own)
@@ -83,13 +83,24 @@ def predictions(folder: Path, predictor: cs.measure.LatencyPredictor) -> list[Ro
             "unknown_share": sum(times[k] for k in own if k in unknown) / max(1e-9, sum(times[k] for k in own)),
         })  # fmt: skip
     for motifs, families in IMITATES.items():
-        groups = {f"zoo {family}" for family in families}
-        chosen = [row for row in rows if row["group"] in groups]
+        imitated = {f"zoo {family}" for family in families}
+        chosen = [row for row in rows if row["group"] in imitated]
         if chosen:
             strict = without(predictor, motifs)
             for row in chosen:
                 row["strict_ms"] = strict.predict_ms([networks[str(row["what"])]])[0]
     return rows
+
+
+def unseen_by(folder: Path, predictor: cs.measure.LatencyPredictor) -> dict[str, Fitted]:
+    """For each network the model that has not seen it, nor another one of its family."""
+    table, groups = predictor._table, dict[str, list[str]]()
+    for path in folder.glob("*.onnx"):
+        groups.setdefault(about(folder, path.stem)[0], []).append(path.stem)
+    seen = {group: names for group, names in groups.items() if not set(names).isdisjoint(table.names)}
+    sums = fit_folds(table)[1] if seen else np.zeros(len(table))
+    models = {group: fit_without(table, names, sums) for group, names in seen.items()}
+    return {name: models.get(group, predictor._fitted) for group, names in groups.items() for name in names}
 
 
 def write(folder: Path, predictor: cs.measure.LatencyPredictor, rows: list[Row], out: Path, label: str) -> None:

@@ -8,7 +8,8 @@
 For OpenVINO each with `--backend openvino`, and a folder of its own.
 
 Networks are members of each search space at several sizes and of each family of the zoo up to 6 G multiply-accumulates
-and 45 M parameters, exported as `deploy.prepare` does; AmoebaNet's, which are larger, with fewer filters and cells. The
+and 45 M parameters, or the smallest of a family of larger ones, exported as `deploy.prepare` does; AmoebaNet's with
+fewer filters and cells. The
 truth is the median over series of interleaved bursts, each network divided by how much slower than at the calibration
 the reference networks of its size are, which are timed many times in every round. In a series it is the mean of the
 faster half.
@@ -23,8 +24,10 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +45,8 @@ from convsmith.search import spaces
 from convsmith.zoo import amoebanet
 from convsmith.zoo.registry import FAMILIES
 
+T = TypeVar("T")
+
 SIZES = {"mobile": (96, 160, 224), "stages": (32, 64, 128, 224)}
 MEMBERS, FIRST_SEED, FIRST_MEMBER = 36, 77_000, 500_000
 MOST_MACS, MOST_PARAMS = 6e9, 45e6
@@ -57,12 +62,9 @@ def candidates() -> dict[str, tuple[str, cs.Architecture, int]]:
             size = sizes[i % len(sizes)]
             tree = spaces.get(space, num_classes=10 + 90 * (i % 2), in_channels=3, input_size=size)
             found[f"{space}-{size}-{i}"] = f"space {space}", tree.sample(Random(FIRST_SEED + i)), size
-    for family in FAMILIES:
-        for name in family_names(family):
-            architecture = cs.zoo.get(name)
-            reference = architecture.reference
-            if reference and reference.macs <= MOST_MACS and reference.params <= MOST_PARAMS:
-                found[name] = f"zoo {family}", architecture, reference.input_size
+    for family in (name for name in FAMILIES if name != "amoebanet"):
+        for name, architecture, reference in of_family(family):
+            found[name] = f"zoo {family}", architecture, reference.input_size
     for letter, cells in AMOEBANETS.items():
         own = {key: value for key, value in cells.items() if key != "aux_grid"}
         for filters, size in ((32, 224), (64, 160)):
@@ -71,11 +73,16 @@ def candidates() -> dict[str, tuple[str, cs.Architecture, int]]:
     return found
 
 
-def family_names(family: str) -> list[str]:
-    """The zoo's names of one family's file."""
-    from importlib import import_module
-
-    return [variant.name for variant in import_module(f"convsmith.zoo.{family}").VARIANTS]
+def of_family(family: str) -> list[tuple[str, cs.Architecture, cs.arch.Reference]]:
+    """The networks of one family's file up to the limits, or else the one with the fewest multiply-accumulates."""
+    own = [
+        (variant.name, architecture, architecture.reference)
+        for variant in import_module(f"convsmith.zoo.{family}").VARIANTS
+        for architecture in [cs.zoo.get(variant.name)]
+        if architecture.reference is not None
+    ]
+    small = [one for one in own if one[2].macs <= MOST_MACS and one[2].params <= MOST_PARAMS]
+    return small or sorted(own, key=lambda one: one[2].macs)[:1]
 
 
 def export(folder: Path, wanted: list[str], backend: str) -> None:
@@ -151,10 +158,23 @@ def members() -> Iterator[tuple[cs.Architecture, tuple[int, ...]]]:
         yield tree.sample(Random(FIRST_MEMBER + n)), (1, 3, size, size)
 
 
+def zoo() -> Iterator[tuple[cs.Architecture, tuple[int, ...]]]:
+    """The networks of the zoo that the truth has, each named as there, and their input shapes, in a random order."""
+    own = [(name, *about) for name, about in candidates().items() if about[0].startswith("zoo ")]
+    for name, _, architecture, size in Random(0).sample(own, len(own)):
+        yield architecture.replace(name=name), (1, architecture.in_channels, size, size)
+
+
+def in_turns(*several: Iterator[T]) -> Iterator[T]:
+    """One of each, as long as any lasts."""
+    for ones in itertools.zip_longest(*several):
+        yield from (one for one in ones if one is not None)
+
+
 def calibrate(path: Path, backend: str, minutes: float) -> None:
-    """A calibration with members of both spaces as every fourth network."""
+    """A calibration with members of both spaces and networks of the zoo in turns as every fourth network."""
     predictor = cs.measure.LatencyPredictor.calibrate(
-        "cpu", backend, minutes=minutes, path=path, architectures=members()
+        "cpu", backend, minutes=minutes, path=path, architectures=in_turns(zoo(), members())
     )
     print(predictor.networks, predictor.held_out)
 

@@ -92,3 +92,9 @@ def test_a_trained_beta_is_an_option_of_a_search():
 def test_a_wrong_kind_of_beta_is_refused():
     with pytest.raises(TypeError, match=r"swish.beta must be .*'fixed', 'channel', 'shared'.*, got 'trained'"):
         cs.spec(Swish, beta="trained")
+
+
+@pytest.mark.parametrize(("other", "own"), [("silu", "swish"), ("hswish", "hard_swish"), ("hardswish", "hard_swish")])
+def test_what_others_call_an_activation_leads_to_its_name_here(other, own):
+    with pytest.raises(ValueError, match=f"unknown activation '{other}'; its name here is '{own}'"):
+        ConvNormAct(3, 8, act=other)

@@ -12,15 +12,19 @@ from convsmith.arch import BlockSpec, block, registered
 from convsmith.nn.channels import check_option
 
 IN_PLACE = ("relu", "relu6")  # their backward pass needs only the output, so it may replace the input
+OTHER_NAMES = {"silu": "swish", "hswish": "hard_swish", "hardswish": "hard_swish"}
 
 
 def build_act(act: str | BlockSpec, channels: int) -> nn.Module:
     """The activation of a name or spec behind `channels` channels.
 
-    One given by name works in place where that is sound; a block applies it to maps of its own only.
+    One given by name works in place where that is sound; a block applies it to maps of its own only. Raises ValueError
+    for an unknown name.
     """
     if isinstance(act, BlockSpec):
         return cast(nn.Module, act.build(channels))
+    if act in OTHER_NAMES:
+        raise ValueError(f"unknown activation {act!r}; its name here is {OTHER_NAMES[act]!r}")
     return cast(nn.Module, registered(act).constructor(channels, **({"inplace": True} if act in IN_PLACE else {})))
 
 

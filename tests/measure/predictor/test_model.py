@@ -1,10 +1,12 @@
 """The models of kernel times: their laws, their trees, and what they are fitted to."""
 
+import copy
+
 import numpy as np
 import pytest
 
 from convsmith.measure.predictor import model, trees as module
-from convsmith.measure.predictor.fitted import FOLDS, Fitted, _fold, fit
+from convsmith.measure.predictor.fitted import FOLDS, Fitted, _fold, fit, fit_folds, fit_without
 from convsmith.measure.predictor.kernels import LAW, NUMBERS, Kernel
 from convsmith.measure.predictor.model import LEAST_ROWS, fit_models
 from convsmith.measure.predictor.rows import Rows, rows_by_group
@@ -63,6 +65,23 @@ def test_the_error_is_of_networks_that_were_left_out(fitted, measured, monkeypat
     noisy.latencies_ms = [sum(own) / 1e3 for own in noisy.times_us]
     in_sample = np.array(fit(noisy).predict_ms(noisy.kernels)) / noisy.latencies_ms - 1
     assert fit(noisy).held_out.mean_error > 1.2 * np.abs(in_sample).mean()
+
+
+def test_without_some_networks_nothing_of_them_is_known(measured):
+    """A kernel and latencies that only two networks have, and those are left out."""
+    made = copy.deepcopy(measured)
+    strange = kernel("strange", 1e5)
+    for place in (0, 1):
+        made.kernels[place] = (*made.kernels[place], strange)
+        made.times_us[place] = (*made.times_us[place], 700.0)
+        made.latencies_ms[place] = 99.0
+    found = fit_without(made, {"0", "1"}, fit_folds(made)[1])
+    assert "strange" in fit(made).models.groups
+    assert "strange" not in found.models.groups
+    assert strange.variant not in found.known
+    assert found.correction.per_sum == pytest.approx(1.1, rel=0.02)
+    seen = np.array(found.predict_ms(measured.kernels[:2])) / measured.latencies_ms[:2]
+    assert seen == pytest.approx([1, 1], rel=0.05)
 
 
 def test_one_measured_twice_is_in_one_fold(measured):

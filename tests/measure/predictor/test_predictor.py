@@ -339,6 +339,21 @@ def test_the_callers_networks_are_measured_among_the_random_ones(monkeypatch, tm
     assert [i for i, name in enumerate(names) if name == "stages"] == [3, 7]
 
 
+def test_what_the_runtime_does_not_take_is_left_out_unless_it_is_asked_for(monkeypatch, tmp_path):
+    def loading(graph):
+        if any(shape[2:] == (11, 11) for shape in graph.shapes.values()):
+            raise ValueError("the runtime has no such convolution")
+        return fake.load(graph)
+
+    fake.install(monkeypatch, loading=loading)
+    given = [(STRANGE, SHAPE), (SPACE.sample(Random(0)), SHAPE)]
+    calibrate(tmp_path / "mixed", networks=48, architectures=given)
+    predictor = LatencyPredictor.load(tmp_path / "mixed")
+    assert {"strange", "stages"} & set(predictor._table.names) == {"stages"}
+    with pytest.raises(ValueError, match="has no such convolution"):
+        predictor.update([STRANGE], SHAPE)
+
+
 @pytest.fixture
 def turned(monkeypatch):
     """Turns on the fake device, their references, and three networks with their latencies at its usual speed."""

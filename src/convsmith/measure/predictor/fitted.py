@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -130,8 +130,19 @@ def fit(table: Table) -> Fitted:
         raise ValueError(
             f"a predictor needs at least {FEWEST_NETWORKS} measured networks, got {len(table)}; measure on"
         )
+    whole, sums = fit_folds(table)
+    measured_us, counts = 1e3 * np.array(table.latencies_ms), _counts(table)
+    return Fitted(
+        whole,
+        fit_correction(sums, counts, measured_us),
+        HeldOut.of(_corrected(sums, counts, measured_us), measured_us),
+        {kernel.variant for own in table.kernels for kernel in own},
+    )
+
+
+def fit_folds(table: Table) -> tuple[Models, Array]:
+    """The models of all networks, and the sum of each network's kernels (networks,) by models that have not seen it."""
     rows = rows_by_group(table.kernels, table.times_us)
-    measured_us = 1e3 * np.array(table.latencies_ms)
     folds = np.array([_fold(own) for own in table.kernels])
     kept = [folds != fold for fold in np.unique(folds)]
     with ThreadPoolExecutor(FITTED_AT_ONCE) as pool:  # scikit-learn lets other threads run while it grows a tree
@@ -140,13 +151,27 @@ def fit(table: Table) -> Fitted:
     for models, chosen in zip(others, kept, strict=True):
         places = np.flatnonzero(~chosen)
         sums[places] = models.sums_us([table.kernels[place] for place in places])
-    counts = np.array([float(len(own)) for own in table.kernels])
+    return whole, sums
+
+
+def fit_without(table: Table, names: Collection[str], sums: Array) -> Fitted:
+    """The model of a table as if the networks of these names were not in it; its error stays unknown.
+
+    `sums` are those of `fit_folds`.
+    """
+    kept = np.array([name not in names for name in table.names])
+    rows = rows_by_group(table.kernels, table.times_us)
+    measured_us = 1e3 * np.array(table.latencies_ms)
     return Fitted(
-        whole,
-        fit_correction(sums, counts, measured_us),
-        HeldOut.of(_corrected(sums, counts, measured_us), measured_us),
-        {kernel.variant for own in table.kernels for kernel in own},
+        _fit_to(rows, kept),
+        fit_correction(sums[kept], _counts(table)[kept], measured_us[kept]),
+        HeldOut(0, *[float("nan")] * 4),
+        {kernel.variant for own, is_kept in zip(table.kernels, kept, strict=True) if is_kept for kernel in own},
     )
+
+
+def _counts(table: Table) -> Array:
+    return np.array([float(len(own)) for own in table.kernels])
 
 
 def _fit_to(rows: Mapping[str, Rows], chosen: Array) -> Models:

@@ -74,13 +74,14 @@ class Turns:
     def measure(self, jobs: Iterable[Job], *, rounds: int = ROUNDS, insist: bool = False) -> Iterator[list[Measured]]:
         """Lists of measured networks, a chunk each; those whose kernels the rules do not foresee are left out.
 
-        A chunk that met a machine of changing speed each time is left out, too, unless `insist` asks for the networks.
-        Raises ValueError where that happens several times in a row: the machine is another one, or too busy.
+        One that the runtime does not take is left out, too, and a chunk that met a machine of changing speed each time,
+        unless `insist` asks for the networks. Raises ValueError for a network that is insisted on and not taken, and
+        where chunks are left out several times in a row: the machine is another one, or too busy.
         """
         jobs, lost = iter(jobs), 0
         while chunk := list(itertools.islice(jobs, CHUNK)):
             for tried in range(TRIES):
-                measured, profiling, timing = self._measure_chunk(chunk, rounds)
+                measured, profiling, timing = self._measure_chunk(chunk, rounds, insist)
                 usual = self.usual if self.begun else timing
                 steady = profiling.change(timing) <= LARGEST_CHANGE and timing.change(usual) <= LARGEST_DRIFT
                 if steady or (insist and tried == TRIES - 1):
@@ -99,14 +100,20 @@ class Turns:
                     )
                 yield []
 
-    def _measure_chunk(self, chunk: Sequence[Job], rounds: int) -> tuple[list[Measured], Speed, Speed]:
+    def _measure_chunk(self, chunk: Sequence[Job], rounds: int, insist: bool) -> tuple[list[Measured], Speed, Speed]:
         """What was measured, and the machine's speed beside the profiles and beside the times."""
         loaded: list[tuple[Job, Timed, tuple[Kernel, ...], Sequence[float]]] = []
         profiling, timing = [], []
         for place, job in enumerate(chunk):
-            network = self.runtime.load(job.graph)
             if place % BETWEEN == 0:
                 profiling.append(self.references.speed())
+            try:
+                network = self.runtime.load(job.graph)
+            except ValueError as error:  # an operator that the runtime lacks
+                if insist:
+                    raise
+                self.skipped[job.name] = str(error)
+                continue
             graph = self.runtime.executed(job.graph)
             try:
                 times = network.times_us(graph)
