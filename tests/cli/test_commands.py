@@ -260,6 +260,20 @@ def test_a_search_under_a_latency_keeps_freed_memory(convsmith, monkeypatch):
     assert kept == [True]
 
 
+def test_advice_and_the_demo_keep_freed_memory_where_they_measure(convsmith, monkeypatch):
+    from convsmith.cli import demo_steps
+
+    kept = []
+    monkeypatch.setattr(cs.deploy.allocator, "keep_memory", lambda: not kept.append(True))
+    monkeypatch.setattr(cs.measure, "advise", lambda *_, **__: [])
+    monkeypatch.setattr(demo_steps, "run_demo", lambda *_, **__: {"winner": {}})
+    for number, command in enumerate((("advise", "tiny.json"), ("demo", "--json")), start=1):
+        code, _, err = convsmith(*command)
+        assert (code, err.count("mallopt"), len(kept)) == (0, 1, number)
+    code, _, err = convsmith("advise", "tiny.json", "--no-timed")
+    assert (code, err.count("mallopt"), len(kept)) == (0, 0, 2)
+
+
 def test_predict_offers_what_it_can_predict(convsmith):
     code, out, _ = convsmith("predict", "--help")
     assert code == 0

@@ -123,6 +123,24 @@ def test_a_module_that_holds_others_is_named_by_its_class():
         cs.measure.cost(Two(), (1, 3, 8, 8))
 
 
+@pytest.mark.parametrize("measured", [cs.measure.cost, cs.measure.summary, advised])
+def test_what_a_layer_of_torch_checks_itself_is_told_too(measured):
+    message = (
+        r"must take an input of shape \(1, 3\), and fails in 1 BatchNorm2d\(3, .*\(expected 4D input .*; give input"
+    )
+    with pytest.raises(ValueError, match=message):
+        measured(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)), (1, 3))
+
+
+def test_a_value_error_of_a_forward_passes():
+    class Particular(nn.Module):
+        def forward(self, x):
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match=r"^mine$"):
+        cs.measure.cost(Particular(), (1, 3, 8, 8))
+
+
 def test_what_a_forward_raises_by_itself_passes():
     class Broken(nn.Module):
         def forward(self, x):

@@ -376,6 +376,21 @@ def test_an_operator_without_a_rule_sees_everything():
     assert field.assumptions["fft_r2c"].startswith("has no rule")
 
 
+def test_an_operator_that_is_not_followed_is_told_with_its_module():
+    class Fourier(nn.Module):
+        def forward(self, x):
+            return torch.fft.ifft2(torch.fft.fft2(x)).real
+
+    network = nn.Sequential(nn.Conv2d(3, 3, 3), Fourier())
+    message = (
+        r"cannot be followed through torch\.fft\.fft2 in 1 Fourier\(\) \(.*though the network takes this input; ask"
+    )
+    with pytest.raises(ValueError, match=message):
+        receptive_field(network, (1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"of 3 channels got 4; give an input"):
+        receptive_field(network, (1, 4, 8, 8))
+
+
 def test_frozen_zeros_are_nothing_and_trained_ones_are_not():
     conv = nn.Conv2d(1, 1, 5, padding=2, bias=False)
     nn.init.zeros_(conv.weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +12,7 @@ from convsmith.cli.app import app
 from convsmith.cli.arguments import InputSize, Json
 from convsmith.cli.calibrations import calibration_file
 from convsmith.cli.findings import document, print_findings, saved
+from convsmith.cli.memory import kept_memory
 from convsmith.cli.output import print_json, say
 from convsmith.cli.subjects import one_subject
 
@@ -53,16 +55,17 @@ def advise(
     if save is not None:
         check_place(save / "edited")
     subject = one_subject(architecture)
-    found = measure.advise(
-        subject.architecture or subject.build(),
-        task=task,
-        batch_per_device=device_batch,
-        devices=devices,
-        device=device,
-        input_shape=subject.shape(1, input_size),
-        timed=timed,
-        predictor=_predictor(calibration, device),
-    )
+    with kept_memory(device) if timed else nullcontext():
+        found = measure.advise(
+            subject.architecture or subject.build(),
+            task=task,
+            batch_per_device=device_batch,
+            devices=devices,
+            device=device,
+            input_shape=subject.shape(1, input_size),
+            timed=timed,
+            predictor=_predictor(calibration, device),
+        )
     about = zoo.about(subject.name) if subject.name in zoo.variants() else None
     if about is not None and about.use:
         reason = f"the lecture on CNN model design, row {about.row}: {about.use}"

@@ -9,6 +9,7 @@ import typer
 
 from convsmith.cli.app import app
 from convsmith.cli.arguments import Json, RunDir, Seed, run_name
+from convsmith.cli.memory import kept_memory
 from convsmith.cli.output import print_json, print_table, say
 
 
@@ -29,7 +30,9 @@ def demo(
     """
     from convsmith.cli.demo_steps import run_demo
 
-    results = run_demo(Path(run_dir or run_name("demo", *(["quick"] if quick else []), seed)), quick=quick, seed=seed)
+    folder = Path(run_dir or run_name("demo", *(["quick"] if quick else []), seed))
+    with kept_memory():
+        results = run_demo(folder, quick=quick, seed=seed)
     if json:
         print_json(results)
         return

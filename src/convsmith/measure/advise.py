@@ -9,10 +9,11 @@ from torch import nn
 from convsmith.arch import Architecture
 from convsmith.deploy import clock
 from convsmith.measure.advice.case import Case, is_meta
+from convsmith.measure.advice.elementwise import few_elementwise
 from convsmith.measure.advice.field import field_size
 from convsmith.measure.advice.finding import TASKS, Finding, Task
 from convsmith.measure.advice.fragments import fragmentation
-from convsmith.measure.advice.guidelines import equal_widths, few_elementwise, few_groups
+from convsmith.measure.advice.guidelines import equal_widths, few_groups
 from convsmith.measure.advice.norms import choose_norm, norm
 from convsmith.measure.advice.structure import attention, channel_reach, shortcuts
 from convsmith.measure.cost import cost

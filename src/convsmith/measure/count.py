@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,10 @@ from convsmith.measure.untouched import attention_in_parts, left_as_it_was, twin
 
 Input = Any
 """A shape (tuple of integers), a tensor, or a tuple, list or dict of inputs; any other value is passed as it is."""
+
+Method = Literal["meta", "run"]
+T = TypeVar("T")
+Observe = Callable[[nn.Module, Sequence[Any], Method], T]
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Counts:
     by_operator: Mapping[str, OperatorCounts]
     uncounted: Mapping[str, int]
     output: Any
-    method: Literal["meta", "run"]
+    method: Method
 
 
 def count(module: nn.Module, *inputs: Input) -> Counts:
@@ -104,6 +108,15 @@ def count(module: nn.Module, *inputs: Input) -> Counts:
     Raises:
         ValueError: A shape has a negative size, or the module has parameters that only its first forward pass makes.
     """
+    return either_way(module, inputs, _observe)
+
+
+def either_way(module: nn.Module, inputs: Sequence[Input], observe: Observe[T]) -> T:
+    """What `observe` finds in a pass on the meta device; of one that needs values in a real one, on a copy.
+
+    Both leave the module as it was. `observe` is given the module that runs, what is passed to it, and how it runs; it
+    may be called twice.
+    """
     parts = list(module.modules())
     held = [tensor for part in parts for tensor in (*part._parameters.values(), *part._buffers.values())]
     tensors = [tensor for tensor in held if tensor is not None]
@@ -112,7 +125,7 @@ def count(module: nn.Module, *inputs: Input) -> Counts:
     like = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
     try:
         with no_garbage_collection(), left_as_it_was(parts), torch.inference_mode():
-            return _observe(module, _materialise(inputs, like, _without_memory), OnMeta(), "meta")
+            return observe(module, _materialise(inputs, like, _without_memory), "meta")
     except Exception as error:
         failure = error
     try:
@@ -121,12 +134,11 @@ def count(module: nn.Module, *inputs: Input) -> Counts:
         raise failure from None
     gpus = sorted({tensor.get_device() for tensor in tensors if tensor.is_cuda})
     with left_as_it_was([]), torch.random.fork_rng(gpus), torch.no_grad(), attention_in_parts():
-        return _observe(copied, _materialise(inputs, like, _with_memory), ForReal(), "run")
+        return observe(copied, _materialise(inputs, like, _with_memory), "run")
 
 
-def _observe(
-    module: nn.Module, inputs: Sequence[Any], mode: OnMeta | ForReal, method: Literal["meta", "run"]
-) -> Counts:
+def _observe(module: nn.Module, inputs: Sequence[Any], method: Method) -> Counts:
+    mode = OnMeta() if method == "meta" else ForReal()
     with module_calls(mode.events) as spans, mode:
         output = module(*inputs)
     by_module = _by_module(module, mode.events, spans, shapes_of(output))

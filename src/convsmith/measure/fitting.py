@@ -10,6 +10,8 @@ from torch import nn
 from convsmith.deploy.silence import reason
 from convsmith.network.shapes import Shape
 
+FAILURES = (RuntimeError, AssertionError, IndexError, TypeError)  # of operators that do not take what they are given
+
 
 def check_shape(input_shape: Shape) -> Shape:
     """The shape as a tuple; ValueError for anything but positive integers, a batch and at least one other size."""
@@ -26,19 +28,34 @@ def check_shape(input_shape: Shape) -> Shape:
 def fitted(network: nn.Module, input_shape: Shape) -> Iterator[None]:
     """Turn what an operator says of an input that does not fit into a ValueError that names the module.
 
-    An error that the code of a `forward` raises by itself, in no operator, passes as it is.
+    An error that the code of a `forward` raises by itself, in no operator, passes as it is; a ValueError is converted
+    where the code of torch.nn raised it.
     """
     try:
         yield
-    except (RuntimeError, AssertionError, IndexError, TypeError) as error:
-        parts = _running(error)
-        if type(error) is not RuntimeError and not parts:
+    except (*FAILURES, ValueError) as error:
+        if isinstance(error, ValueError) and not _raised_by_torch(error):
             raise
-        where = _named(network, parts)
+        if type(error) is not RuntimeError and not _running(error):
+            raise
+        where = place(network, error)
         raise ValueError(
             f"{type(network).__name__} must take an input of shape {input_shape}, and fails in {where} "
             f"({reason(error)}); give input_shape, batch included, as the network takes it"
         ) from error
+
+
+def place(network: nn.Module, error: BaseException) -> str:
+    """The innermost module of the network whose code was running when the error was raised: its path, and itself."""
+    return _named(network, _running(error))
+
+
+def _raised_by_torch(error: BaseException) -> bool:
+    """Whether the line that raised it belongs to a module or function of torch.nn."""
+    name, trace = "", error.__traceback__
+    while trace is not None:
+        name, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
+    return name.startswith("torch.nn.")
 
 
 def _running(error: BaseException) -> list[nn.Module]:

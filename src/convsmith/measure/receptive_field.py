@@ -7,14 +7,19 @@ The theoretical field is exact, for any module: `reach.py` says how it is found.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, resolve_name
 
 from convsmith.arch import Architecture
+from convsmith.deploy.silence import reason
+from convsmith.measure.count import count
 from convsmith.measure.effective_field import EffectiveField, effective_field
-from convsmith.measure.fitting import fitted
+from convsmith.measure.fitting import FAILURES, fitted, place
 from convsmith.measure.reach.passes import Lines, Rows, exact_extents, unclipped_lines
 from convsmith.measure.untouched import in_eval_mode, twin
 from convsmith.network import build
@@ -108,7 +113,12 @@ def receptive_field(
     module = build(network) if isinstance(network, Architecture) else _copied(network)
     size = (input_shape[2], input_shape[3])
     with in_eval_mode(module), fitted(module, tuple(input_shape)):
-        extents, assumptions = exact_extents(module, input_shape)
+        try:
+            extents, assumptions = exact_extents(module, input_shape)
+        except FAILURES as error:
+            if not _takes(module, input_shape):
+                raise
+            raise _unfollowed(module, input_shape, error) from error
         rows, columns = unclipped_lines(module, input_shape)
         fields = {path: _field(extents[path], size, rows.get(path), columns.get(path)) for path in extents}
         path = _checked_path(at, fields)
@@ -128,6 +138,39 @@ def receptive_field(
         effective=effect,
         _extents=extents[path],
     )
+
+
+def _takes(module: nn.Module, input_shape: Shape) -> bool:
+    """Whether the module runs on the input."""
+    try:
+        count(module, tuple(input_shape))
+    except Exception:
+        return False
+    return True
+
+
+def _unfollowed(module: nn.Module, input_shape: Shape, error: Exception) -> ValueError:
+    """Which operator is not followed, and where: the pass once more, to see functions as the module calls them."""
+    with _FailedFunction() as failed, suppress(*FAILURES):
+        exact_extents(module, input_shape)
+    return ValueError(
+        f"the receptive field cannot be followed through {failed.name} in {place(module, error)} ({reason(error)}), "
+        "though the network takes this input; ask for the field of the part in front of this module, or put another "
+        "operator in its place"
+    )
+
+
+class _FailedFunction(TorchFunctionMode):
+    """Keeps the name of the last function of torch that raised."""
+
+    name = "its forward"
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        try:
+            return func(*args, **(kwargs or {}))
+        except FAILURES:
+            self.name = resolve_name(func) or getattr(func, "__name__", self.name)
+            raise
 
 
 def _copied(module: nn.Module) -> nn.Module:

@@ -11,6 +11,7 @@ from torch import nn
 
 from convsmith.arch import Architecture
 from convsmith.measure.advice.finding import SPEED, Finding, Gain, Task
+from convsmith.measure.advice.flow import Operation, follow
 from convsmith.measure.cost import Cost, cost
 from convsmith.measure.count import ModuleCounts
 from convsmith.measure.latency import latencies
@@ -75,6 +76,11 @@ class Case:
         )
 
     @cached_property
+    def flow(self) -> tuple[Operation, ...]:
+        """The operators of a pass, in the order of execution."""
+        return follow(self.network, self.input_shape)
+
+    @cached_property
     def profile(self) -> Profile | None:
         """Where the time goes on the device, None where it may not be measured."""
         if not self.timed:
@@ -82,10 +88,10 @@ class Case:
         return profile(self.network, self.input_shape, device=self.device)
 
     def time_share(self, paths: Sequence[str]) -> float | None:
-        """The share of the measured time that is spent in the modules at these paths."""
+        """The share of the measured time that is spent in the modules at these paths, "" being the whole."""
         if self.profile is None:
             return None
-        inside = tuple(f"{path}." for path in paths)
+        inside = tuple(f"{path}." if path else "" for path in paths)
         own = frozenset(paths)
         spent = sum(step.ms for step in self.profile.steps if step.module in own or step.module.startswith(inside))
         return spent / self.profile.total_ms if self.profile.total_ms else None
@@ -112,7 +118,9 @@ class Case:
 
     def finished(self, finding: Finding) -> Finding:
         """The finding with the time at its places, and the gain of its edit."""
-        share = self.time_share(finding.where) if finding.where else None
+        share = finding.time_share
+        if share is None and finding.where:
+            share = self.time_share(finding.where)
         gain = None if finding.architecture is None else self.gain(finding.architecture)
         finding = replace(finding, time_share=share, gain=gain)
         if gain is None or finding.rule not in SPEED or not gain.is_none:

@@ -1,4 +1,4 @@
-"""G1, G2 and G4 of ShuffleNet v2 (Ma et al. 2018, arXiv:1807.11164, Sec. 2)."""
+"""G1 and G2 of ShuffleNet v2 (Ma et al. 2018, arXiv:1807.11164, Sec. 2)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,8 @@ from convsmith.arch import Architecture, BlockSpec
 from convsmith.measure.advice.case import Case, Convolution, fits
 from convsmith.measure.advice.edits import at_equal_macs, block_of, changed, multiple
 from convsmith.measure.advice.finding import GUIDELINES, Finding
-from convsmith.nn import act
 
 UNEQUAL = 2.0  # the first ratio of widths beside 1 that the paper measures (Table 1)
-ACTIVATIONS = (
-    *(act.ReLU, act.ReLU6, act.Sigmoid, act.Tanh, act.ELU, act.HardSwish, act.Swish),
-    *(nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU, nn.ELU, nn.LeakyReLU, nn.PReLU, nn.Sigmoid, nn.Tanh),
-)
 
 
 def equal_widths(case: Case) -> Iterator[Finding]:
@@ -57,28 +52,6 @@ def few_groups(case: Case) -> Iterator[Finding]:
     )
 
 
-def few_elementwise(case: Case) -> Iterator[Finding]:
-    """G4: elementwise operators cost time without MACs; the activation behind a depthwise convolution can go."""
-    after = _activations_behind_depthwise(case)
-    if not after:
-        return
-    traffic = sum(case.cost.by_module[path].memory_bytes for path in after)
-    shares = [f"{traffic / case.cost.memory_bytes:.0%} of the memory traffic, none of the MACs"]
-    if case.profile is not None:
-        spent = sum(step.ms for step in case.profile.steps if step.category == "elementwise")
-        shares.append(f"all elementwise operators together take {spent / case.profile.total_ms:.0%} of the time")
-    yield Finding(
-        rule="G4",
-        where=tuple(after),
-        value=traffic / case.cost.memory_bytes,
-        unit="of the memory traffic",
-        reason=f"activations between a depthwise and a pointwise convolution: {'; '.join(shares)} ({GUIDELINES}, G4; "
-        "Chollet 2017, arXiv:1610.02357, Sec. 4.7: an activation there hurts)",
-        edit="leave out the activation behind depthwise convolutions; fold norms before shipping (deploy.fold_norm)",
-        architecture=_without_mid_act(case),
-    )
-
-
 def _positions(c: Convolution) -> int:
     return math.prod(c.counts.output[2:]) if isinstance(c.counts.output, tuple) else 0
 
@@ -105,27 +78,6 @@ def _ungrouped_traffic(c: Convolution) -> float:
     c1, hw = c.layer.in_channels, _positions(c)
     c2 = c.layer.out_channels / c.layer.groups
     return hw * (c1 + c2) + c1 * c2 * math.prod(c.layer.kernel_size)
-
-
-def _activations_behind_depthwise(case: Case) -> list[str]:
-    """Paths of activations that follow a depthwise convolution and its norm in the order of the modules."""
-    leaves = [
-        (path, module)
-        for path, module in case.network.named_modules()
-        if path in case.cost.by_module and case.cost.by_module[path].calls and not any(True for _ in module.children())
-    ]
-    depthwise = {c.path for c in case.convolutions if c.is_depthwise}
-    found, behind = [], False
-    for path, module in leaves:
-        if path in depthwise:
-            behind = True
-        elif isinstance(module, ACTIVATIONS):
-            if behind:
-                found.append(path)
-            behind = False
-        elif isinstance(module, nn.Conv2d):
-            behind = False
-    return found
 
 
 def _equal(case: Case) -> Architecture | None:
@@ -185,14 +137,3 @@ def _first_grouped(case: Case, block: str, paths: set[str]) -> nn.Conv2d:
     return next(
         c.layer for c in case.convolutions if c.path in paths and (c.path == block or c.path.startswith(f"{block}."))
     )
-
-
-def _without_mid_act(case: Case) -> Architecture | None:
-    if case.architecture is None:
-        return None
-
-    def change(path: str, spec: BlockSpec) -> BlockSpec:
-        return spec.replace(mid_act=False) if spec.get("mid_act") else spec
-
-    edited = changed(case.architecture, change)
-    return edited if edited != case.architecture else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 
 from torch import nn
 
@@ -10,11 +11,15 @@ from convsmith.arch import Architecture, BlockSpec, spec
 from convsmith.measure.advice.case import Case, fits
 from convsmith.measure.advice.edits import changed
 from convsmith.measure.advice.finding import LECTURE, Finding
+from convsmith.measure.advice.joins import gates_in, longest_chain
 from convsmith.network import output_shapes
 from convsmith.nn import ChannelShuffle, InvertedResidual, SqueezeExcite, has_full_channel_receptive_field
 
-SHORTCUTS = ("add", "cat")
-GATES = ("sigmoid", "hardsigmoid")
+_MOVING = (  # channels, or reading all of them
+    "channel_shuffle native_channel_shuffle convsmith::channel_shuffle transpose permute movedim index_select index "
+    "layer_norm native_layer_norm softmax"
+)
+MOVING = frozenset(_MOVING.split())
 SE_RATIO = 1 / 16  # Hu et al. 2018, arXiv:1709.01507, Sec. 6.1
 DEEPEST_PLAIN = (
     10  # He et al. 2016, arXiv:1512.03385, Fig. 1: plain networks of 20 layers already lose to shallower ones
@@ -22,11 +27,14 @@ DEEPEST_PLAIN = (
 
 
 def shortcuts(case: Case) -> Iterator[Finding]:
-    """A deep network in which no map is added to, or kept beside, a later one."""
-    depth = len(case.convolutions)
-    if depth <= DEEPEST_PLAIN or any(name in case.cost.by_operator for name in SHORTCUTS):
+    """A long chain of convolutions in which no map is added to, or kept beside, one made of it by more layers.
+
+    The chain is the longest without a shortcut, also in a network that has shortcuts elsewhere.
+    """
+    depth, found = longest_chain(case.flow)
+    if depth <= DEEPEST_PLAIN:
         return
-    edited, where = _with_shortcuts(case)
+    edited, where = _with_shortcuts(case, {case.flow[i].module for i in found})
     yield Finding(
         rule="shortcuts",
         where=where,
@@ -40,8 +48,8 @@ def shortcuts(case: Case) -> Iterator[Finding]:
 
 
 def attention(case: Case) -> Iterator[Finding]:
-    """No squeeze-and-excitation, nor anything else that gates channels."""
-    if any(name in case.cost.by_operator for name in GATES) or not case.convolutions:
+    """No squeeze-and-excitation, nor anything else that multiplies a map by a gate made from it."""
+    if not case.convolutions or gates_in(case.flow):
         return
     yield Finding(
         rule="attention",
@@ -56,8 +64,14 @@ def attention(case: Case) -> Iterator[Finding]:
 
 
 def channel_reach(case: Case) -> Iterator[Finding]:
-    """Stages of grouped convolutions in which some output channel never sees some input channel."""
-    for path, stage in _stages(case):
+    """Stages of grouped convolutions in which some output channel never sees some input channel.
+
+    The rule is about groups behind groups: a stage of several convolutions must mix its channels by itself, while one
+    grouped convolution alone is mixed by the next convolution, in whatever stage that is, unless it has groups too and
+    nothing moves channels between. Of an architecture the stages are its own. Of another module they are its children;
+    layers that stand beside one another in an `nn.Sequential` are one stage, from the first convolution to the last.
+    """
+    for where, stage in _stages(case):
         convolutions = [layer for layer in stage.modules() if isinstance(layer, nn.Conv2d)]
         if not any(layer.groups > 1 for layer in convolutions):
             continue
@@ -69,37 +83,85 @@ def channel_reach(case: Case) -> Iterator[Finding]:
             full = has_full_channel_receptive_field(stage)
         except (ValueError, TypeError) as error:
             undecided = f"whether each output channel sees each input channel could not be decided ({error})"
-            yield Finding("channel receptive field", (path,), None, "", undecided, "check the groups by hand")
+            yield Finding("channel receptive field", where, None, "", undecided, "check the groups by hand")
             continue
-        if not full:
+        if not full and (len(convolutions) > 1 or _meets_groups(case, convolutions[0])):
             yield Finding(
                 rule="channel receptive field",
-                where=(path,),
+                where=where,
                 value=max(layer.groups for layer in convolutions),
                 unit="groups that do not meet",
                 reason=reason,
                 edit="shuffle the channels between grouped convolutions",
-                architecture=_shuffled(case, path),
+                architecture=_shuffled(case, where[0]),
             )
 
 
-def _stages(case: Case) -> Iterator[tuple[str, nn.Module]]:
-    if case.architecture is None:
-        yield from case.network.named_children()
+def _stages(case: Case) -> Iterator[tuple[tuple[str, ...], nn.Module]]:
+    """Stages, and where they are: their own path, or those of their grouped convolutions."""
+    if case.architecture is not None:
+        for i, chain in enumerate(case.architecture.stages):
+            blocks = [case.network.get_submodule(f"stages.{i}.{j}") for j in range(len(chain))]
+            if blocks:
+                yield (f"stages.{i}",), nn.Sequential(*blocks)
         return
-    for i, chain in enumerate(case.architecture.stages):
-        blocks = [case.network.get_submodule(f"stages.{i}.{j}") for j in range(len(chain))]
-        if blocks:
-            yield f"stages.{i}", nn.Sequential(*blocks)
+    children = list(case.network.named_children())
+    if not isinstance(case.network, nn.Sequential):
+        for path, child in children:
+            yield (path,), child
+        return
+    leaves = [_is_leaf(child) for _, child in children]
+    mostly = 2 * sum(leaves) > len(leaves)
+    for together, run in groupby(zip(leaves, children, strict=True), key=lambda pair: mostly or pair[0]):
+        if not together:
+            yield from (((path,), child) for _, (path, child) in run)
+            continue
+        parts = [child for _, child in run]
+        layers = [i for i, (_, child) in enumerate(parts) if any(isinstance(m, nn.Conv2d) for m in child.modules())]
+        if layers:
+            chosen = dict(parts[layers[0] : layers[-1] + 1])
+            paths = [
+                path
+                for name, child in chosen.items()
+                for path, layer in child.named_modules(prefix=name)
+                if isinstance(layer, nn.Conv2d) and layer.groups > 1
+            ]
+            yield tuple(paths), nn.Sequential(*chosen.values())
 
 
-def _with_shortcuts(case: Case) -> tuple[Architecture | None, tuple[str, ...]]:
-    """Depthwise separable blocks of unchanged shape as inverted residuals without expansion; all such blocks."""
+def _is_leaf(module: nn.Module) -> bool:
+    return not any(True for _ in module.children())
+
+
+def _meets_groups(case: Case, layer: nn.Conv2d) -> bool:
+    """Whether a grouped convolution hands its groups on to another one before anything mixes or moves channels.
+
+    Depthwise convolutions are no groups of many channels: they neither hand on nor end it.
+    """
+    own = {path for path, module in case.network.named_modules() if module is layer}
+    handed: set[int] = set()
+    for i, operation in enumerate(case.flow):
+        reads = handed.intersection(operation.reads)
+        grouped = operation.is_convolution and operation.groups > 1 and not operation.is_depthwise
+        if reads and grouped:
+            return True
+        mixes = (operation.is_layer and not operation.is_depthwise) or operation.name in MOVING
+        if (reads and not mixes) or (grouped and operation.module in own):
+            handed.add(i)
+    return False
+
+
+def _with_shortcuts(case: Case, having: set[str]) -> tuple[Architecture | None, tuple[str, ...]]:
+    """Depthwise separable blocks of unchanged shape as inverted residuals without expansion; all such blocks.
+
+    Blocks in whose modules a shortcut is already, by their paths, are left out.
+    """
     if case.architecture is None:
         return None, ()
     before, same = case.input_shape, []
     for path, _, behind in output_shapes(case.architecture, case.input_shape):
-        if path.startswith("stages.") and behind[-1] == before:
+        plain = not any(module == path or module.startswith(f"{path}.") for module in having)
+        if path.startswith("stages.") and behind[-1] == before and plain:
             same.append(path)
         before = behind[-1]
 
@@ -127,9 +189,10 @@ def _with_attention(case: Case) -> Architecture | None:
 
 def _shuffled(case: Case, stage: str) -> Architecture | None:
     """A shuffle by its groups behind each grouped block of the stage but the last; None where that is not enough."""
-    architecture, index = case.architecture, int(stage.rpartition(".")[2]) if "." in stage else 0
+    architecture = case.architecture
     if architecture is None:
         return None
+    index = int(stage.rpartition(".")[2])
     chain: list[BlockSpec] = []
     for own in architecture.stages[index]:
         groups = own.get("groups", 1)

@@ -85,11 +85,7 @@ class Reach(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def everything(self, func: Any, named: Mapping[str, Any], what: str = NO_RULE) -> Any:
         """The answer that is safe: each result depends on the whole input."""
         self.assume(operator_name(func), what)
-        try:
-            result = func(**named) if not func._schema.is_mutable else named["self"]
-        except (RuntimeError, TypeError, IndexError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"the receptive field cannot be followed through {func}: {reason}") from error
+        result = func(**named) if not func._schema.is_mutable else named["self"]
         return map_tensors(result, lambda tensor: torch.full(tensor.shape, EVERYTHING))
 
     def _answer(self, func: Any, name: str, named: dict[str, Any]) -> Any:
@@ -121,7 +117,7 @@ class Reach(TorchDispatchMode):  # type: ignore[no-untyped-call]
         targets = [named[a.name] for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
         for target, value in zip(targets, tensors_in((result,)), strict=False):
             if not target.is_floating_point():
-                raise ValueError(f"the receptive field cannot be followed through {func} into {target.dtype}")
+                raise TypeError(f"numbers of pixels cannot be written into {target.dtype}")
             if not self.reaches(target):
                 whole = torch.empty(0, dtype=target.dtype, device=target.device).set_(target.untyped_storage())
                 whole.fill_(NOTHING)
