@@ -9,6 +9,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from convsmith.deploy.silence import raised_by_torch
+
 Run: TypeAlias = Callable[[Tensor], Tensor]
 
 # The largest difference to eager in the network's own type, as a share of eager's largest output for the input. Of a
@@ -86,14 +88,6 @@ def check_run(run: Run, example: Tensor) -> Tensor:
             f"the network must take {example.dtype} of shape {tuple(example.shape)}, and fails ({reason}); "
             "give an example of the shape and type that it was built for"
         ) from error
-
-
-def raised_by_torch(error: BaseException) -> bool:
-    """Whether the code that raised it is torch's own, such as a norm's look at the rank of its input."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0] == "torch"
 
 
 def check_repeats(run: Run, example: Tensor, tolerance: float) -> None:

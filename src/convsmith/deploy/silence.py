@@ -36,6 +36,14 @@ def reason(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).partition("\n")[0]
 
 
+def raised_by_torch(error: BaseException) -> bool:
+    """Whether the code that raised it is torch's own, such as a norm's look at the rank of its input."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0] == "torch"
+
+
 @contextlib.contextmanager
 def _native_errors_dropped() -> Iterator[None]:
     if sys.__stderr__ is not None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from convsmith.deploy.silence import reason
+from convsmith.deploy.silence import raised_by_torch, reason
 from convsmith.network.shapes import Shape
 
 FAILURES = (RuntimeError, AssertionError, IndexError, TypeError)  # of operators that do not take what they are given
@@ -29,12 +29,12 @@ def fitted(network: nn.Module, input_shape: Shape) -> Iterator[None]:
     """Turn what an operator says of an input that does not fit into a ValueError that names the module.
 
     An error that the code of a `forward` raises by itself, in no operator, passes as it is; a ValueError is converted
-    where the code of torch.nn raised it.
+    where torch's own code raised it.
     """
     try:
         yield
     except (*FAILURES, ValueError) as error:
-        if isinstance(error, ValueError) and not _raised_by_torch(error):
+        if isinstance(error, ValueError) and not raised_by_torch(error):
             raise
         if type(error) is not RuntimeError and not _running(error):
             raise
@@ -48,14 +48,6 @@ def fitted(network: nn.Module, input_shape: Shape) -> Iterator[None]:
 def place(network: nn.Module, error: BaseException) -> str:
     """The innermost module of the network whose code was running when the error was raised: its path, and itself."""
     return _named(network, _running(error))
-
-
-def _raised_by_torch(error: BaseException) -> bool:
-    """Whether the line that raised it belongs to a module or function of torch.nn."""
-    name, trace = "", error.__traceback__
-    while trace is not None:
-        name, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
-    return name.startswith("torch.nn.")
 
 
 def _running(error: BaseException) -> list[nn.Module]:
