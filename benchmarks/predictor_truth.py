@@ -172,7 +172,7 @@ def in_turns(*several: Iterator[T]) -> Iterator[T]:
 
 
 def calibrate(path: Path, backend: str, minutes: float) -> None:
-    """A calibration with members of both spaces and networks of the zoo in turns as every fourth network."""
+    """A calibration with members of both spaces and networks of the zoo in turns as every other network."""
     predictor = cs.measure.LatencyPredictor.calibrate(
         "cpu", backend, minutes=minutes, path=path, architectures=in_turns(zoo(), members())
     )
