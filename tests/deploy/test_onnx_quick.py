@@ -48,6 +48,24 @@ def norms_set(module):
     return module.eval()
 
 
+def masked(x):
+    """Attention in windows begins its mask like this."""
+    mask = x.new_zeros((9, 7))
+    for i, rows in enumerate((slice(0, -3), slice(-3, None))):
+        mask[rows, 2 * i : 5] = i + 1
+    return x.masked_fill(x > 9, 0) + mask.masked_fill(mask != 0, -100.0)
+
+
+def made_for_each_image(x):
+    shape = x.shape[0], 1, 9, 7
+    return torch.cat((x, torch.zeros(shape), torch.ones(shape), torch.full(shape, 0.5)), 1)
+
+
+def made_in_the_type_of_a_map(x):
+    shape = x.shape[0], 1, 9, 7
+    return torch.cat((x, x.new_zeros(shape), x.new_ones(shape), x.new_full(shape, 0.5)), 1)
+
+
 CASES = {
     "convolution": nn.Conv2d(8, 6, 3, stride=2, padding=1, dilation=2, groups=2),
     "transposed convolution": nn.ConvTranspose2d(8, 6, 3, stride=2, padding=1, output_padding=1, groups=2),
@@ -104,6 +122,21 @@ CASES = {
     "nearest by a fraction": lambda x: F.interpolate(x, size=(6, 14)),
     "bilinear": lambda x: F.interpolate(x, size=(13, 20), mode="bilinear"),
     "bilinear, corners aligned": lambda x: F.interpolate(x, size=(13, 20), mode="bilinear", align_corners=True),
+    "a token for each image": lambda x, w: torch.cat((w.view(1, 1, 8).expand(x.shape[0], -1, -1), x.flatten(2).mT), 1),
+    "two of a weight for each image": lambda x, w: w.expand(2 * x.shape[0], 8, 9, 7).reshape(-1, 2, 8, 9, 7)[:, 1] + x,
+    "made for each image": made_for_each_image,
+    "made in the type of a map": made_in_the_type_of_a_map,
+    "made like a map": lambda x: x - torch.ones_like(x) + torch.full_like(x, 0.5) * torch.zeros_like(x),
+    "made like what is alike for all": lambda x: x + torch.ones_like(x.new_zeros(9, 7)),
+    "a mask": masked,
+    "positions": lambda x: x + (~torch.zeros(x.shape[0], 1, 9, 7, dtype=torch.bool)).cumsum(2, dtype=torch.float32),
+    "sums so far": lambda x: x.cumsum(-1),
+    "comparisons": lambda x, w: sum(a.float() for a in (x > 0, x >= w, x < 1, x <= w, x.round() == 0, x.ceil() != 1)),
+    "comparisons of several types": lambda x: (x.round().to(torch.int32) > 0.5).float() * (x.round().int() < x).float(),
+    "comparisons of maps": lambda x, w: sum(a.float() for a in (x == x.round(), x != w, x >= 0, x <= 1)),
+    "a choice": lambda x, w: torch.where(x > w, x, 2 * w) + x.masked_fill(x < 0, 0.5) + x.masked_fill(x < 1, w.sum()),
+    "at least": lambda x: F.normalize(x, dim=1) + F.normalize(x, dim=-1) * x.clamp_min(0.2),
+    "bits": lambda x: (~x.round().to(torch.int32)).float(),
     "unchanged": lambda x: torch.ops.aten.alias(x.clone().detach()) + (x * 1).copy_(x),
     "the input itself": nn.Identity(),
     "another type": lambda x: x.double().mul(2).float(),
@@ -194,6 +227,7 @@ BRANCHES = {
     "batch": lambda x: 2 * x if x.shape[0] > 3 else x,
     "one image": lambda x: x.squeeze(0).unsqueeze(0) if x.size(0) == 1 else 2 * x,
     "length": lambda x: x.view(len(x), -1),
+    "of a repeated weight": lambda x: x if (torch.ones(8, 1, 1).expand(x.shape[0], 8, 9, 7) * x).sum() > 0 else -x,
     "count of values": lambda x: 2 * x if x.numel() > 5000 else x,
 }
 
@@ -229,13 +263,27 @@ def into_a_view(x):
     return y
 
 
+def changed_later(x):
+    w = x.new_zeros(8, 1, 1)
+    y = x + w
+    w[1:] = 3
+    return y * w
+
+
+def changed_per_image(x):
+    y = torch.zeros(x.shape[0], 2, 9, 7)
+    y[:, 1] = 3
+    return torch.cat((x, y), 1)
+
+
 ELSEWHERE = {
     "changed by way of a view": into_a_view,
     "arithmetic on the batch": lambda x: x * (x.shape[0] + 1),
     "the batch as a factor": lambda x: x * x.shape[0],
     "the number of all values": lambda x: x / x.numel(),
-    "an operator without a form": lambda x: x.cumsum(1),
-    "zeros for each image": lambda x: torch.cat((x, torch.zeros(x.shape[0], 1, 9, 7)), 1),
+    "an operator without a form": lambda x: x.logcumsumexp(1).float(),
+    "a constant that is changed once it was read": changed_later,
+    "zeros for each image, some of them changed": changed_per_image,
 }
 
 

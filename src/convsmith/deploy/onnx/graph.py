@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from convsmith.deploy.onnx.batch import is_from_batch
+from convsmith.deploy.onnx.packages import INPUT
 from convsmith.deploy.onnx.record import Value
 from convsmith.deploy.onnx.refusals import NotQuickError
 
@@ -111,6 +112,20 @@ class Graph:
         if len(after) == 2 and sizes[0] == 0 and len(before) > 1 and math.prod(before[1:]) == after[1]:
             return str(self.node("Flatten", [value], axis=1))
         return str(self.node("Reshape", [value, self.constant(sizes)]))
+
+    def expanded(self, value: Value | str, sizes: Sequence[int]) -> str:
+        """The values repeated to those sizes, any of which may come from the batch."""
+        if not any(map(self.is_batch, sizes)):
+            return str(self.node("Expand", [value, self.constant(sizes)]))
+        parts = []
+        for size in sizes:
+            if self.is_batch(size):
+                images = self.node("Shape", [INPUT], start=0, end=1)
+                multiple = size // self.batch
+                parts.append(images if multiple == 1 else self.node("Mul", [images, self.constant([multiple])]))
+            else:
+                parts.append(self.constant([size]))
+        return str(self.node("Expand", [value, self.node("Concat", parts, axis=0)]))
 
     def is_batch(self, size: int) -> bool:
         """Whether a size comes from the batch."""

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convsmith.deploy.onnx.batch import BatchBranchError, Sizes, is_from_batch, representative
+from convsmith.deploy.onnx.made import constant, is_per_image
 from convsmith.deploy.onnx.refusals import BranchError, NotQuickError, Refusals
 from convsmith.deploy.onnx.shapes import is_fake, shaped
 
@@ -71,7 +72,7 @@ def record(module: nn.Module, example: Tensor) -> Recording:
         )
     path: list[str] = [""]
     refusals = Refusals(path)
-    recorder = _Recorder(batch, {_storage(tensor) for tensor in own}, refusals)
+    recorder = _Recorder(batch, {_storage(tensor) for tensor in own}, refusals, fake)
     source = recorder.value(x)
     output = None
     try:
@@ -101,11 +102,12 @@ def where(module: nn.Module, path: str) -> str:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, batch: int, own_storages: set[int], refusals: Refusals):
+    def __init__(self, batch: int, own_storages: set[int], refusals: Refusals, fake: FakeTensorMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.batch = batch
         self.own_storages = own_storages
         self.refusals = refusals
+        self.fake = fake
         self.calls: list[Call] = []
         # By id; the tensors are kept, so that no id is given twice.
         self.known: dict[int, tuple[Tensor, Value]] = {}
@@ -148,13 +150,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         changed = [
             i for i, argument in enumerate(schema.arguments) if argument.alias_info and argument.alias_info.is_write
         ]
-        if not any(map(is_fake, tensors)):
+        per_image = is_per_image(func, args, self.batch)
+        if not per_image and not any(map(is_fake, tensors)):
             self._check_constant(func, flat, [args[i] for i in changed if i < len(args)])
             return func(*args, **kwargs)
+        if (made := constant(func, args, kwargs, self.batch)) is not None:
+            return made
         arguments = pytree.tree_map_only(Tensor, self.value_of, self._given(schema, args, kwargs))
         result = shaped(func, args, kwargs, tensors)
         if result is None:
-            result = func(*args, **kwargs)
+            with self.fake if per_image else contextlib.nullcontext():
+                result = func(*args, **kwargs)
         parts = result if isinstance(result, tuple | list) else (result,)
         if not any(isinstance(part, Tensor) for part in parts):
             return result

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
+
 from convsmith.deploy.onnx.forms.table import FORMS, Form, node, operator
 from convsmith.deploy.onnx.graph import Graph
 from convsmith.deploy.onnx.record import Call, Value
@@ -12,7 +14,15 @@ from convsmith.deploy.onnx.refusals import NotQuickError
 
 SAME = {  # the same operator under another name, without arguments
     **{"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "exp": "Exp", "sqrt": "Sqrt", "neg": "Neg", "abs": "Abs"},
-    **{"erf": "Erf", "log": "Log", "reciprocal": "Reciprocal", "floor": "Floor", "ceil": "Ceil", "sin": "Sin"},
+    **{
+        "erf": "Erf",
+        "log": "Log",
+        "reciprocal": "Reciprocal",
+        "floor": "Floor",
+        "ceil": "Ceil",
+        "round": "Round",
+        "sin": "Sin",
+    },
     **{"cos": "Cos", "hardswish": "HardSwish", "mm": "MatMul", "bmm": "MatMul"},
 }
 BINARY = {
@@ -20,6 +30,7 @@ BINARY = {
     **{"mul.Tensor": "Mul", "mul.Scalar": "Mul", "div.Tensor": "Div"},
     **{"pow.Tensor_Scalar": "Pow", "pow.Tensor_Tensor": "Pow", "maximum.default": "Max", "minimum.default": "Min"},
 }
+COMPARISONS = {"gt": "Greater", "ge": "GreaterOrEqual", "lt": "Less", "le": "LessOrEqual", "eq": "Equal", "ne": "Equal"}
 UNCHANGED = ("clone", "alias", "detach")
 
 
@@ -42,6 +53,28 @@ for _name, _kind in BINARY.items():
     FORMS[_name] = _binary(_kind)
 
 
+@operator(*(f"{name}.{overload}" for name in COMPARISONS for overload in ("Scalar", "Tensor")))
+def comparison(g: Graph, call: Call, self: Value, other: Any) -> str:
+    dtype = self.dtype
+    if isinstance(other, Value):
+        dtype = torch.promote_types(dtype, other.dtype)
+    elif isinstance(other, float) and not dtype.is_floating_point:
+        dtype = torch.get_default_dtype()
+    answer = g.node(COMPARISONS[call.name], [g.typed(self, dtype), g.typed(other, dtype)])
+    return str(g.node("Not", [answer]) if call.name == "ne" else answer)
+
+
+@operator("where.self")
+def where(g: Graph, call: Call, condition: Value, self: Value, other: Value) -> str:
+    dtype = call.outputs[0].dtype
+    return str(g.node("Where", [condition, g.typed(self, dtype), g.typed(other, dtype)]))
+
+
+@operator("masked_fill.Scalar", "masked_fill.Tensor")
+def masked_fill(g: Graph, call: Call, self: Value, mask: Value, value: Any) -> str:
+    return str(g.node("Where", [mask, g.typed(value, self.dtype), self]))
+
+
 @operator(*UNCHANGED)
 def unchanged(g: Graph, call: Call, self: Value, *_: Any) -> str:
     return g.name(self)
@@ -59,6 +92,11 @@ def copy(g: Graph, call: Call, self: Value, src: Value, *_: Any) -> str:
     return g.typed(src, self.dtype)
 
 
+@operator("bitwise_not")
+def bitwise_not(g: Graph, call: Call, self: Value) -> str:
+    return str(g.node("Not" if self.dtype == torch.bool else "BitwiseNot", [self]))
+
+
 @operator("addcmul")
 def addcmul(g: Graph, call: Call, self: Value, tensor1: Value, tensor2: Value, value: float) -> str:
     product = g.node("Mul", [tensor1, tensor2])
@@ -70,6 +108,11 @@ def addcmul(g: Graph, call: Call, self: Value, tensor1: Value, tensor2: Value, v
 @operator("hardtanh", "clamp")
 def clip(g: Graph, call: Call, self: Value, *bounds: float | None) -> str:
     return str(g.node("Clip", [self, *(None if b is None else g.constant(b, self.dtype) for b in bounds)]))
+
+
+@operator("clamp_min")
+def clamp_min(g: Graph, call: Call, self: Value, min: float) -> str:
+    return str(g.node("Max", [self, g.typed(min, self.dtype)]))
 
 
 @operator("hardsigmoid")

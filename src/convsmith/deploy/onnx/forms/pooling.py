@@ -107,6 +107,11 @@ def vector_norm(g: Graph, call: Call, self: Value, ord: float, dim: Any, keepdim
     return _reduction("ReduceL2" if ord == 2 else "ReduceL1")(g, call, self, dim, keepdim)  # type: ignore[no-any-return]
 
 
+@operator("cumsum")
+def cumsum(g: Graph, call: Call, self: Value, dim: int, dtype: Any) -> str:
+    return str(g.node("CumSum", [g.typed(self, call.outputs[0].dtype), g.constant(dim)]))
+
+
 def _ending(x: Value, y: Value, reach: list[int], strides: list[int], before: list[int]) -> list[int]:
     """The padding at the end that gives the output its size: ONNX Runtime is slow where it rounds sizes up itself."""
     sides = zip(x.shape[2:], y.shape[2:], reach, strides, before, strict=True)

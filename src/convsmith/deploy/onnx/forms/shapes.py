@@ -13,6 +13,7 @@ from convsmith.deploy.onnx.record import Call, Value
 from convsmith.deploy.onnx.refusals import NotQuickError
 
 END = 2**63 - 1
+FILLED = ("zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like")
 
 
 @operator("view", "_unsafe_view", "squeeze.dim", "squeeze.dims", "unsqueeze")
@@ -39,7 +40,14 @@ def transpose(g: Graph, call: Call, self: Value, dim0: int = 0, dim1: int = 1) -
 def expand(g: Graph, call: Call, self: Value, size: Sequence[int], implicit: bool) -> str:
     before = (1,) * (len(call.outputs[0].shape) - len(self.shape)) + self.shape
     sizes = [1 if old == new else new for old, new in zip(before, call.outputs[0].shape, strict=True)]
-    return str(g.node("Expand", [self, g.constant(g.fixed(sizes))]))
+    return g.expanded(self, sizes)
+
+
+@operator(*FILLED)
+def filled(g: Graph, call: Call, *_: Any) -> str:
+    kind, made = call.name.removeprefix("new_").removesuffix("_like"), call.outputs[0]
+    value = call.arguments["fill_value"] if kind == "full" else int(kind == "ones")
+    return g.expanded(g.typed(value, made.dtype), made.shape)
 
 
 @operator("cat")
