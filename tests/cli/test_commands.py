@@ -2,7 +2,9 @@ import json
 import re
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from convsmith.cli.main import COMMANDS
 from convsmith.measure.predictor import About
 from convsmith.measure.profile import Slowdown
 from convsmith.nn import Classifier, ConvNormAct
+from convsmith.search import spaces
 
 TINY = cs.Architecture(
     stem=[cs.spec(ConvNormAct, 4)],
@@ -521,6 +524,24 @@ def test_ctrl_c_is_told_how_to_go_on_where_that_is_so(convsmith, monkeypatch):
     monkeypatch.setattr(cs.measure.LatencyPredictor, "calibrate", interrupted)
     told = "convsmith: stopped; the same command goes on where it was\n"
     assert convsmith("calibrate", "--out", "a.file") == (130, "", told)
+
+
+def test_members_of_several_spaces_are_measured_in_turns(convsmith, monkeypatch):
+    def expected(space, number):
+        tree = spaces.get(space, num_classes=1000, in_channels=3, input_size=64)
+        return tree.sample(Random(number)), (1, 3, 64, 64)
+
+    def calibrate(*_, architectures, **__):
+        given.extend(islice(architectures, 4))
+        raise KeyboardInterrupt
+
+    given = []
+    monkeypatch.setattr(cs.measure.LatencyPredictor, "calibrate", calibrate)
+    for names in (("mobile", "stages"), ("stages",)):
+        given.clear()
+        options = [part for name in names for part in ("--space", name)]
+        assert convsmith("calibrate", "--out", f"{len(names)}.file", "--input-size", 64, *options)[0] == 130
+        assert given == [expected(names[number % len(names)], number) for number in range(4)]
 
 
 def test_a_predicted_limit_needs_a_calibration_of_what_is_asked_for(convsmith):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,11 @@ def calibrate(
         float, typer.Option(callback=positive, help="Time to measure, over all starts on one file; fitting adds one.")
     ] = 8.0,
     space: Annotated[
-        str | None, typer.Option(help="A search space whose members are measured among the random networks.")
+        list[str] | None,
+        typer.Option(
+            help="A search space whose members are measured among the random networks; of several, in turns.",
+            show_default=False,
+        ),
     ] = None,
     input_size: Annotated[
         int | None, typer.Option(min=1, help="Side of the members' input; 224 by default.", show_default=False)
@@ -64,13 +69,13 @@ def calibrate(
     )
 
 
-def _members(space: str, input_size: int, file: Path) -> Iterator[tuple[Architecture, tuple[int, int, int, int]]]:
+def _members(names: list[str], input_size: int, file: Path) -> Iterator[tuple[Architecture, tuple[int, int, int, int]]]:
     from convsmith.measure.predictor.jobs import Numbers
     from convsmith.search import spaces
 
-    found = spaces.get(space, num_classes=1000, in_channels=3, input_size=input_size)
-    for number in Numbers(file.resolve()):
-        yield found.sample(Random(number)), (1, 3, input_size, input_size)
+    found = [spaces.get(name, num_classes=1000, in_channels=3, input_size=input_size) for name in names]
+    for number, space in zip(Numbers(file.resolve()), itertools.cycle(found), strict=False):
+        yield space.sample(Random(number)), (1, 3, input_size, input_size)
 
 
 @contextmanager
