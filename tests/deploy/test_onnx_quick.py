@@ -115,6 +115,8 @@ CASES = {
     "selecting by a tensor": lambda x: x.index_select(1, torch.tensor([0, 3]))[..., :1, :1].squeeze((2, 3)),
     "expanding": lambda x: x.mean((2, 3), keepdim=True).expand(-1, -1, 9, 7) * x,
     "padding": lambda x: F.pad(F.pad(x, (1, 2, 0, 3), value=0.5), (-1, 1, -2, -1)),
+    "padding with values": lambda x: F.pad(F.pad(x, (1, 2, 0, 3), mode="reflect"), (2, 1, 3, 0), mode="replicate"),
+    "repeating": lambda x, w: torch.cat((x.repeat(1, 2, 1, 3)[..., :7], w.repeat(x.shape[0], 2, 9, 7)[:, :8]), 1),
     "shuffling": lambda x: F.pixel_shuffle(F.channel_shuffle(x, 4), 2),
     "our shuffling": lambda x: shuffle_channels(x, 4) + 1,
     "rolling": lambda x: x.roll((2, -3), (2, 3)),
@@ -283,6 +285,7 @@ ELSEWHERE = {
     "the number of all values": lambda x: x / x.numel(),
     "an operator without a form": lambda x: x.logcumsumexp(1).float(),
     "a constant that is changed once it was read": changed_later,
+    "the batch once for each image": lambda x: x.repeat(x.shape[0], 1, 1, 1).mean(0, keepdim=True) + x,
     "zeros for each image, some of them changed": changed_per_image,
 }
 

@@ -115,8 +115,12 @@ class Graph:
 
     def expanded(self, value: Value | str, sizes: Sequence[int]) -> str:
         """The values repeated to those sizes, any of which may come from the batch."""
+        return str(self.node("Expand", [value, self.sizes(sizes)]))
+
+    def sizes(self, sizes: Sequence[int]) -> str:
+        """The name of a list of integers, any of which may come from the batch."""
         if not any(map(self.is_batch, sizes)):
-            return str(self.node("Expand", [value, self.constant(sizes)]))
+            return self.constant(sizes)
         parts = []
         for size in sizes:
             if self.is_batch(size):
@@ -125,7 +129,7 @@ class Graph:
                 parts.append(images if multiple == 1 else self.node("Mul", [images, self.constant([multiple])]))
             else:
                 parts.append(self.constant([size]))
-        return str(self.node("Expand", [value, self.node("Concat", parts, axis=0)]))
+        return str(self.node("Concat", parts, axis=0))
 
     def is_batch(self, size: int) -> bool:
         """Whether a size comes from the batch."""

@@ -17,7 +17,8 @@ from convsmith.deploy.onnx.batch import is_from_batch
 aten = torch.ops.aten
 IN_THE_TYPE_OF = {aten.new_zeros.default, aten.new_ones.default, aten.new_full.default, aten.new_empty.default}
 LIKE = {aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.empty_like.default}
-PER_IMAGE = {aten.expand.default, aten.zeros.default, aten.ones.default, aten.full.default}
+OF_NUMBERS = {aten.zeros.default, aten.ones.default, aten.full.default}
+REPEATING = {aten.expand.default, aten.repeat.default}
 
 
 def constant(func: Any, args: Sequence[Any], kwargs: dict[str, Any], batch: int) -> Tensor | None:
@@ -34,6 +35,6 @@ def constant(func: Any, args: Sequence[Any], kwargs: dict[str, Any], batch: int)
 
 def is_per_image(func: Any, args: Sequence[Any], batch: int) -> bool:
     """Whether a constant, or a number, is repeated for each image."""
-    if func not in PER_IMAGE:
+    if func not in OF_NUMBERS | REPEATING:
         return False
-    return any(is_from_batch(size, batch) for size in args[1 if func is aten.expand.default else 0])
+    return any(is_from_batch(size, batch) for size in args[0 if func in OF_NUMBERS else 1])

@@ -43,6 +43,14 @@ def expand(g: Graph, call: Call, self: Value, size: Sequence[int], implicit: boo
     return g.expanded(self, sizes)
 
 
+@operator("repeat")
+def repeat(g: Graph, call: Call, self: Value, repeats: Sequence[int]) -> str:
+    shape = (1,) * (len(repeats) - len(self.shape)) + self.shape
+    if any(g.is_batch(size) and g.is_batch(times) for size, times in zip(shape, repeats, strict=True)):
+        raise NotQuickError("a batch that is repeated for each image")
+    return str(g.node("Tile", [g.reshape(self, self.shape, shape), g.sizes(repeats)]))
+
+
 @operator(*FILLED)
 def filled(g: Graph, call: Call, *_: Any) -> str:
     kind, made = call.name.removeprefix("new_").removesuffix("_like"), call.outputs[0]
@@ -115,6 +123,16 @@ def pad(g: Graph, call: Call, self: Value, pad: Sequence[int], value: float) -> 
         amounts = [max(amount, 0) for amount in (*missing, *first, *missing, *last)]
         x = g.node("Pad", [x, g.constant(amounts), g.constant(value, self.dtype)])
     return x if isinstance(x, str) else g.name(x)
+
+
+@operator("reflection_pad2d", "replication_pad2d")
+def pad_with_values(g: Graph, call: Call, self: Value, padding: Sequence[int]) -> str:
+    left, right, top, bottom = padding
+    if min(padding) < 0:
+        raise NotQuickError("negative padding with values")
+    missing = [0] * (len(self.shape) - 2)
+    amounts = g.constant([*missing, top, left, *missing, bottom, right])
+    return str(g.node("Pad", [self, amounts], mode="reflect" if "reflection" in call.name else "edge"))
 
 
 @operator("channel_shuffle")
