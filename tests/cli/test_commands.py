@@ -540,8 +540,16 @@ def test_members_of_several_spaces_are_measured_in_turns(convsmith, monkeypatch)
     for names in (("mobile", "stages"), ("stages",)):
         given.clear()
         options = [part for name in names for part in ("--space", name)]
-        assert convsmith("calibrate", "--out", f"{len(names)}.file", "--input-size", 64, *options)[0] == 130
+        command = ("calibrate", "--out", f"{len(names)}.file", "--input-size", 64, *options)
+        assert convsmith(*command, "--no-zoo")[0] == 130
         assert given == [expected(names[number % len(names)], number) for number in range(4)]
+    given.clear()
+    assert convsmith(*command[:1], "--out", "zoo.file", *command[3:])[0] == 130
+    assert [architecture.name for architecture, _ in given[1::2]] == ["stages"] * 2
+    for architecture, shape in given[::2]:
+        assert architecture == cs.zoo.get(architecture.name)
+        assert shape == (1, 3, *[architecture.reference.input_size] * 2)
+        assert architecture.reference.macs <= 6e9
 
 
 def test_a_predicted_limit_needs_a_calibration_of_what_is_asked_for(convsmith):

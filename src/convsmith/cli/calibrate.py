@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -20,6 +20,10 @@ from convsmith.cli.output import console, print_json, say
 
 if TYPE_CHECKING:
     from convsmith.arch import Architecture
+
+    Given: TypeAlias = tuple[Architecture, tuple[int, int, int, int]]
+
+MOST_MACS, MOST_PARAMS = 6e9, 45e6  # of a network of the zoo: larger ones take minutes from many small ones
 
 
 @app.command(epilog="Example: convsmith calibrate --device cpu --backend onnxruntime --minutes 9 --space mobile")
@@ -37,6 +41,9 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
+    zoo: Annotated[
+        bool, typer.Option(help="Measure the zoo's networks too, but for the largest; in turns with members of spaces.")
+    ] = True,
     input_size: Annotated[
         int | None, typer.Option(min=1, help="Side of the members' input; 224 by default.", show_default=False)
     ] = None,
@@ -51,7 +58,7 @@ def calibrate(
     file = out or calibration_file(device, backend, threads)
     if input_size is not None and space is None:
         raise ValueError("--input-size is that of the members of --space, and none is given; add it, or leave it out")
-    given = _members(space, input_size or 224, file) if space else ()
+    given = _in_turns(_zoo(file) if zoo else iter(()), _members(space, input_size or 224, file) if space else iter(()))
     with _bar(60 * minutes) as progress:
         predictor = measure.LatencyPredictor.calibrate(
             device, backend, threads=threads, minutes=minutes, architectures=given, path=file, progress=progress
@@ -69,13 +76,31 @@ def calibrate(
     )
 
 
-def _members(names: list[str], input_size: int, file: Path) -> Iterator[tuple[Architecture, tuple[int, int, int, int]]]:
+def _members(names: list[str], input_size: int, file: Path) -> Iterator[Given]:
     from convsmith.measure.predictor.jobs import Numbers
     from convsmith.search import spaces
 
     found = [spaces.get(name, num_classes=1000, in_channels=3, input_size=input_size) for name in names]
     for number, space in zip(Numbers(file.resolve()), itertools.cycle(found), strict=False):
         yield space.sample(Random(number)), (1, 3, input_size, input_size)
+
+
+def _zoo(file: Path) -> Iterator[Given]:
+    """The zoo's networks up to the limits, in an order of their own for each start on the file."""
+    from convsmith import zoo
+    from convsmith.measure.predictor.jobs import Numbers
+
+    rng = Random(next(Numbers(file.resolve())))
+    for name in rng.sample(list(zoo.variants()), len(zoo.variants())):
+        own = zoo.get(name)
+        size = own.reference
+        if size is not None and size.macs <= MOST_MACS and size.params <= MOST_PARAMS:
+            yield own, (1, own.in_channels, size.input_size, size.input_size)
+
+
+def _in_turns(*several: Iterator[Given]) -> Iterator[Given]:
+    for ones in itertools.zip_longest(*several):
+        yield from (one for one in ones if one is not None)
 
 
 @contextmanager

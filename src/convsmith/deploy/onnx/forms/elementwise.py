@@ -14,16 +14,8 @@ from convsmith.deploy.onnx.refusals import NotQuickError
 
 SAME = {  # the same operator under another name, without arguments
     **{"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "exp": "Exp", "sqrt": "Sqrt", "neg": "Neg", "abs": "Abs"},
-    **{
-        "erf": "Erf",
-        "log": "Log",
-        "reciprocal": "Reciprocal",
-        "floor": "Floor",
-        "ceil": "Ceil",
-        "round": "Round",
-        "sin": "Sin",
-    },
-    **{"cos": "Cos", "hardswish": "HardSwish", "mm": "MatMul", "bmm": "MatMul"},
+    **{"erf": "Erf", "log": "Log", "reciprocal": "Reciprocal", "floor": "Floor", "ceil": "Ceil", "round": "Round"},
+    **{"sin": "Sin", "cos": "Cos", "hardswish": "HardSwish", "mm": "MatMul", "bmm": "MatMul"},
 }
 BINARY = {
     **{"add.Tensor": "Add", "sub.Tensor": "Sub", "rsub.Scalar": "Sub"},
