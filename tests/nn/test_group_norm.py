@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import fx, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
@@ -72,6 +73,15 @@ def test_first_and_second_derivative(channels, groups):
 
     assert torch.autograd.gradcheck(function, (x, weight, bias))
     assert torch.autograd.gradgradcheck(function, (x, weight, bias))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by torch itself, where tangents are first used
+def test_differentiation_in_forward_mode_keeps_tangents():
+    norm, x = GroupNorm(8, groups=4), torch.randn(2, 8, 5, 5).contiguous(memory_format=torch.channels_last)
+    tangent = torch.randn_like(x)
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(norm(forward_ad.make_dual(x, tangent))).tangent
+    torch.testing.assert_close(found, torch.func.jvp(norm, (x,), (tangent,))[1])
 
 
 def test_transforms_of_functions_take_torchs_operator():

@@ -81,8 +81,8 @@ def is_batched(x: Tensor) -> bool:
 
 
 def is_transformed() -> bool:
-    """Whether a transform of `torch.func` is at work."""
-    return _are_functorch_transforms_active()
+    """Whether a transform of `torch.func`, or differentiation in forward mode, is at work."""
+    return _are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 # Answered while a program is traced, as `is_built` is: the tracer of torch 2.11 would make the question a part of it.
