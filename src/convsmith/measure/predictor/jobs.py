@@ -15,7 +15,7 @@ from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.table import Table
 from convsmith.measure.predictor.turns import Job
 
-GIVEN_EVERY = 2  # one network in so many is one of the caller's, while they last
+GIVEN_EVERY = 4  # one network in so many is one of the caller's, while they last
 NAMED = re.compile(r"random (\d+):")
 
 
@@ -78,7 +78,7 @@ def new_jobs(
 
 
 def mixed(random: Iterator[Job], given: Iterator[Job]) -> Iterator[Job]:
-    """Random networks without end, every other place being one of the given ones while they last."""
+    """Random networks without end, every fourth place being one of the given ones while they last."""
     while True:
         yield from itertools.islice(random, GIVEN_EVERY - 1)
         yield from itertools.islice(given, 1)
