@@ -3,9 +3,9 @@
     python benchmarks/predictor_accuracy.py --folder truth --calibration cpu.safetensors --out benchmarks
 
 Predictions are told from the architectures alone. The truth is that of `predictor_truth.py`, at the speed of the
-calibration. Baselines: proportional to MACs and linear in MACs, parameters, activations and kernels, both fitted on the
-calibration's own networks; the sum of the kernels' times as predicted in context, not corrected; the sum of each
-kernel's measured time alone, where `alone` timed them all.
+calibration. Baselines: proportional to MACs and linear in MACs, parameters, activations and kernels, both fitted on all
+of the calibration's networks, those of the zoo among them; the sum of the kernels' times as predicted in context, not
+corrected; the sum of each kernel's measured time alone, where `alone` timed them all.
 
 Every family of the zoo is held out as a whole: where its networks are in the calibration, it is predicted by a fit
 without them. Some motifs of the random networks imitate a family, though: `strict` is predicted by a fit without the
@@ -28,9 +28,8 @@ from predictor_truth import about, alone_ms, graph_of, truth
 import convsmith as cs
 from convsmith.measure.predictor.fitted import Fitted, fit_folds, fit_without
 from convsmith.measure.predictor.kernels import Kernel
-from convsmith.measure.predictor.model import fit_models
-from convsmith.measure.predictor.rows import rows_by_group
 from convsmith.measure.predictor.speed import Speed
+from convsmith.measure.predictor.table import Table
 
 Row: TypeAlias = dict[str, object]
 
@@ -67,7 +66,8 @@ def predictions(folder: Path, predictor: cs.measure.LatencyPredictor) -> list[Ro
     linear = np.linalg.lstsq(terms / latencies[:, None], np.ones(len(latencies)), rcond=None)[0]
     rows: list[Row] = []
     networks: dict[str, list[Kernel]] = {}
-    for name, fitted in sorted(unseen_by(folder, predictor).items()):
+    sums = fit_folds(table)[1]
+    for name, fitted in sorted(unseen_by(folder, predictor, sums).items()):
         architecture = cs.Architecture.load(folder / f"{name}.json")
         own = networks[name] = predictor._kernels(architecture, about(folder, name)[1])
         times = fitted.models.kernels_us(own)
@@ -86,19 +86,18 @@ def predictions(folder: Path, predictor: cs.measure.LatencyPredictor) -> list[Ro
         imitated = {f"zoo {family}" for family in families}
         chosen = [row for row in rows if row["group"] in imitated]
         if chosen:
-            strict = without(predictor, motifs)
+            strict = without(table, motifs, sums)
             for row in chosen:
                 row["strict_ms"] = strict.predict_ms([networks[str(row["what"])]])[0]
     return rows
 
 
-def unseen_by(folder: Path, predictor: cs.measure.LatencyPredictor) -> dict[str, Fitted]:
+def unseen_by(folder: Path, predictor: cs.measure.LatencyPredictor, sums: np.ndarray) -> dict[str, Fitted]:
     """For each network the model that has not seen it, nor another one of its family."""
     table, groups = predictor._table, dict[str, list[str]]()
     for path in folder.glob("*.onnx"):
         groups.setdefault(about(folder, path.stem)[0], []).append(path.stem)
     seen = {group: names for group, names in groups.items() if not set(names).isdisjoint(table.names)}
-    sums = fit_folds(table)[1] if seen else np.zeros(len(table))
     models = {group: fit_without(table, names, sums) for group, names in seen.items()}
     return {name: models.get(group, predictor._fitted) for group, names in groups.items() for name in names}
 
@@ -137,14 +136,12 @@ def write(folder: Path, predictor: cs.measure.LatencyPredictor, rows: list[Row],
     )
 
 
-def without(predictor: cs.measure.LatencyPredictor, motifs: Sequence[str]) -> Fitted:
-    """The model of the random networks that have none of the motifs; the correction stays."""
-    table, fitted = predictor._table, predictor._fitted
-    parts = [name.partition(": ")[2].split(", ") if name.startswith("random ") else None for name in table.names]
-    kept = [i for i, own in enumerate(parts) if own is not None and not set(own) & set(motifs)]
-    rows = rows_by_group([table.kernels[i] for i in kept], [table.times_us[i] for i in kept])
+def without(table: Table, motifs: Sequence[str], sums: np.ndarray) -> Fitted:
+    """The model of the random networks that have none of the motifs."""
+    parts = {name: name.partition(": ")[2].split(", ") for name in table.names if name.startswith("random ")}
+    kept = {name for name, own in parts.items() if not set(own) & set(motifs)}
     print(f"without {', '.join(motifs)}: {len(kept)} of {len(table)} networks", flush=True)
-    return Fitted(fit_models(rows), fitted.correction, fitted.held_out, fitted.known)
+    return fit_without(table, set(table.names) - kept, sums)
 
 
 def summary(group: str, rows: list[Row]) -> Row:

@@ -1,4 +1,4 @@
-"""Networks that no calibration measures, as files, and what they take: what predictions are held against.
+"""Networks that predictions are held against: as files, and what they take.
 
     python benchmarks/predictor_truth.py export --folder truth             # networks as files, not timed
     python benchmarks/predictor_truth.py time --folder truth --series 1    # three times, some minutes apart
@@ -9,10 +9,9 @@ For OpenVINO each with `--backend openvino`, and a folder of its own.
 
 Networks are members of each search space at several sizes and of each family of the zoo up to 6 G multiply-accumulates
 and 45 M parameters, or the smallest of a family of larger ones, exported as `deploy.prepare` does; AmoebaNet's with
-fewer filters and cells. The
-truth is the median over series of interleaved bursts, each network divided by how much slower than at the calibration
-the reference networks of its size are, which are timed many times in every round. In a series it is the mean of the
-faster half.
+fewer filters and cells. The truth is the median over series of interleaved bursts, each network divided by how much
+slower than at the calibration the reference networks of its size are, which are timed many times in every round. In a
+series it is the mean of the faster half.
 `alone` times each distinct executed kernel of these networks as a model of its own.
 """
 
@@ -34,6 +33,7 @@ import torch
 from _alone import distinct, key_of, time_alone_us
 
 import convsmith as cs
+from convsmith.cli.calibrate import MOST_MACS, MOST_PARAMS
 from convsmith.deploy import onnx
 from convsmith.deploy.passes.lean import lean
 from convsmith.measure.predictor.describe import train_constants
@@ -49,7 +49,6 @@ T = TypeVar("T")
 
 SIZES = {"mobile": (96, 160, 224), "stages": (32, 64, 128, 224)}
 MEMBERS, FIRST_SEED, FIRST_MEMBER = 36, 77_000, 500_000
-MOST_MACS, MOST_PARAMS = 6e9, 45e6
 AMOEBANETS = {"a": amoebanet.OF_A, "b": amoebanet.OF_B, "c": amoebanet.OF_C, "d": amoebanet.OF_D}
 ROUNDS, BETWEEN = 7, 12
 

@@ -131,8 +131,9 @@ def test_an_error_in_one_batch_size_alone_is_noticed(monkeypatch, tmp_path, wron
 def test_outputs_that_hardly_depend_on_the_input_are_told(tmp_path):
     network = small_network()
     list(network.parameters())[-1].data.fill_(1e6)  # the last bias
-    with pytest.warns(UserWarning, match="agreement with eager within 0.0001 shows nothing"):
+    with pytest.warns(UserWarning, match="agreement with eager within 0.0001 shows nothing") as warned:
         deploy.export(network, tmp_path / "network.onnx", torch.randn(2, 3, 16, 16))
+    assert warned[0].filename == __file__
 
 
 def test_a_failing_write_leaves_no_file(monkeypatch, tmp_path):

@@ -461,3 +461,21 @@ def test_what_a_network_itself_says_of_its_input_passes():
 
     with pytest.raises(ValueError, match=r"^images are square"):
         deploy.prepare(Strict(), IMAGES, backend="eager")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "backend", [name for name in ("compile", "executorch") if name in backends.installed(thorough=True)]
+)
+def test_what_forward_skips_while_it_is_exported_is_no_branch(backend):
+    class Checked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            if not torch.compiler.is_compiling():
+                assert x.isfinite().all()
+            return self.conv(x)
+
+    assert deploy.prepare(Checked(), IMAGES, backend=backend, threads=1).difference <= 1e-4

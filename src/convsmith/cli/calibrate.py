@@ -1,4 +1,4 @@
-"""convsmith calibrate: measure random networks on this device, so that latencies can be predicted."""
+"""convsmith calibrate: measure many networks on this device, so that the latencies of others can be predicted."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def calibrate(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Measure random networks and fit a predictor; the same command goes on where a stopped one was."""
+    """Measure random networks and the zoo's, and fit a predictor; the same command goes on where a stopped one was."""
     from convsmith import measure
 
     file = out or calibration_file(device, backend, threads)

@@ -76,7 +76,8 @@ def _in_one_line(
     line: str | None = None,
 ) -> None:
     """Our own warnings as lines for the person at the terminal; others with the place that they come from."""
-    own = Path(filename).is_relative_to(Path(__file__).parent.parent)
+    says = category is UserWarning or category.__module__.startswith("convsmith.")
+    own = says and Path(filename).is_relative_to(Path(__file__).parent.parent)
     words = f"convsmith: {message}\n" if own else warnings.formatwarning(message, category, filename, lineno, line)
     (file or sys.stderr).write(words)
 

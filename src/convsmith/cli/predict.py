@@ -50,7 +50,7 @@ def predict(
         ((str(r["name"]), f"{r['latency_ms']:.3f}", str(batch), str(r["input_size"])) for r in rows),
     )
     held = predictor.held_out
-    say(f"of {held.networks} random networks held out of the calibration, {held.within_10:.0%} were within 10 %")
+    say(f"of {held.networks} networks held out of the calibration, {held.within_10:.0%} were within 10 %")
     for row in rows:
         if row["unknown"]:
             say(f"{row['name']}: never measured: {'; '.join(row['unknown'][:5])}")  # type: ignore[index]

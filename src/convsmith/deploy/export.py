@@ -98,7 +98,7 @@ def export(
             f"{difference:.2g}; no file was written; export in float64 to find the cause, or raise tolerance"
         )
     if unseen := reference.unseen(tolerance):
-        warnings.warn(unseen, stacklevel=2)
+        warnings.warn(unseen, stacklevel=3)
     write_whole_bytes(path, data)
     return ExportResult(
         path=path,

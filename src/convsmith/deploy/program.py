@@ -41,14 +41,16 @@ def exported(module: nn.Module, example: Tensor, *, most: int | None = None) -> 
 
 
 def _refuse_branches(module: nn.Module, example: Tensor) -> None:
-    """Raise ValueError for a `forward` that decides by values, also where it would catch what torch.export raises.
+    """Raise ValueError for a `forward` that decides by values and catches the error: torch.export follows it wrongly.
 
-    What cannot be recorded for another reason is torch.export's business.
+    All else that cannot be recorded is torch.export's business.
     """
     copied = snapshot(module, sharing=True)  # `forward` may leave in it what has no values
     try:
         record(copied, example)
     except BranchError as error:
+        if not error.caught:
+            return
         raise ValueError(_refusal(type(module).__name__, str(error))) from error
     except Exception:
         return

@@ -30,9 +30,9 @@ def snapshot(module: nn.Module, *, sharing: bool = False) -> nn.Module:
 
 
 def computed(module: nn.Module) -> dict[int, object]:
-    """Clones, by id, of attributes that torch refuses to copy: tensors with a gradient function.
+    """Clones, by id, of attributes and buffers that torch refuses to copy: tensors with a gradient function.
 
     Such is the weight of a pruned layer, or of one under torch's old weight norm: a hook computes it at every call.
     """
-    attributes = [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor)]
-    return {id(value): value.detach().clone() for value in attributes if not value.is_leaf}
+    values = [value for part in module.modules() for value in (*vars(part).values(), *part._buffers.values())]
+    return {id(v): v.detach().clone() for v in values if isinstance(v, Tensor) and not v.is_leaf}

@@ -493,7 +493,8 @@ QUESTIONS = {
     "int": lambda y: int(y.mean()) < 99,
     "length": lambda y: len(y) < 99,
     "loop": lambda y: [row for row in y],  # noqa: C416
-    "range": lambda y: [None for _ in range(y.long().sum())] or True,
+    "sizes": lambda y: len(y.shape) < 99,
+    "words": lambda y: f"{y.mean():.1f}" != "",
 }
 
 
@@ -506,3 +507,29 @@ def test_an_error_that_forward_catches_stops_the_tracing(asks):
     twin = fold_norm(outer)
     assert set(twin.folded_norms) == {"1"}  # what is inside is left alone
     torch.testing.assert_close(outputs(twin, x), outputs(outer, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda x, own: x + torch.zeros(x.shape[3]),
+        lambda x, own: x + own.narrow(3, 0, x.shape[3]),
+        lambda x, own: x + torch.tile(own[..., :1], (1, 1, 1, x.shape[3])),
+        lambda x, own: x @ torch.eye(x.shape[3]),
+    ],
+    ids=["zeros", "narrow", "tile", "eye"],
+)
+def test_sizes_that_torch_reads_off_a_map_are_traced(forward):
+    class Sized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+            self.register_buffer("own", torch.randn(1, 1, 1, 9))
+
+        def forward(self, x):
+            return forward(self.norm(self.conv(x)), self.own)
+
+    module, x = Sized().eval(), torch.randn(2, 3, 5, 5)
+    twin = fold_norm(module)
+    assert set(twin.folded_norms) == {"norm"}
+    torch.testing.assert_close(outputs(twin, x), outputs(module, x), rtol=1e-4, atol=1e-5)

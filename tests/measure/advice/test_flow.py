@@ -274,3 +274,37 @@ def test_one_grouped_convolution_is_mixed_by_the_next_stage():
     assert "channel receptive field" not in findings(
         Calls(forward, first=depthwise(), middle=depthwise(), last=pointwise())
     )
+
+
+def test_a_container_among_layers_is_a_stage_of_its_own():
+    inner = nn.Sequential(grouped(), nn.ReLU(), grouped(), nn.ReLU())
+    found = findings(
+        nn.Sequential(pointwise(), nn.ReLU(), inner, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    )
+    assert found["channel receptive field"].where == ("2",)
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda self, x, y: torch.cat([y[:, :4] + x[:, :4], y[:, 4:]], 1),
+        lambda self, x, y: torch.addcmul(x, y, self.scale),
+        lambda self, x, y: torch.lerp(x, y, 0.5),
+    ],
+    ids=["of some channels", "scaled", "interpolated"],
+)
+def test_other_ways_to_add_are_shortcuts(join):
+    blocks = nn.Sequential(*(Calls(lambda self, x: join(self, x, self.conv(x)), conv=pointwise()) for _ in range(14)))
+    for block in blocks:
+        block.scale = nn.Parameter(torch.ones(8, 1, 1))
+    assert "shortcuts" not in findings(blocks)
+
+
+def test_the_field_of_an_early_map_says_nothing_of_later_ones():
+    def attended(self, x):
+        y = x.flatten(2)
+        return self.last((y @ (y.transpose(1, 2) @ y).softmax(-1)).view_as(x))
+
+    later = Calls(attended, last=pointwise())
+    assert "receptive field" in findings(nn.Sequential(pointwise(), nn.ReLU()))
+    assert "receptive field" not in findings(nn.Sequential(pointwise(), later))

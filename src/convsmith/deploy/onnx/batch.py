@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from convsmith.deploy.onnx.refusals import NotQuickError, Refusals
 
@@ -16,6 +17,7 @@ from convsmith.deploy.onnx.refusals import NotQuickError, Refusals
 # whether it comes from the batch. Fake tensors make its size free of cost.
 CANDIDATES = (1009, 1013, 1019, 1021, 1031)
 SIZES = {Tensor.shape.__get__, Tensor.size, Tensor.__len__, Tensor.numel, Tensor.nelement, torch.numel}  # type: ignore[attr-defined]
+TENSORS = {torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor}  # whose values would be constants
 
 
 class BatchBranchError(Exception):
@@ -115,6 +117,8 @@ class Sizes(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function; where it reads sizes, mark them."""
+        if func in TENSORS and any(isinstance(part, Batch) for part in pytree.tree_leaves(args)):
+            raise self.refusals.kept(NotQuickError("a tensor of the batch size"))
         result = func(*args, **(kwargs or {}))
         if func not in SIZES:
             return result

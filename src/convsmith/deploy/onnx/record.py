@@ -74,18 +74,21 @@ def record(module: nn.Module, example: Tensor) -> Recording:
     refusals = Refusals(path)
     recorder = _Recorder(batch, {_storage(tensor) for tensor in own}, refusals, fake)
     source = recorder.value(x)
-    output = None
+    output, caught = None, True
     try:
         with _following(module, path), torch.no_grad(), recorder, Sizes(batch, refusals):
             output = _Followed(module, path).run(x) if isinstance(module, fx.GraphModule) else module(x)
     except Exception:
+        caught = False
         if refusals.first is None:
             raise
     if refusals.first is not None:  # also where forward caught it, and went on another way than with values
         error, inner = refusals.first
         if isinstance(error, NotQuickError):
             raise error
-        raise BranchError(f"{_described(error)} in {where(module, inner)}") from error
+        refused = BranchError(f"{_described(error)} in {where(module, inner)}")
+        refused.caught = caught
+        raise refused from error
     if not isinstance(output, Tensor):
         raise NotQuickError(f"an output that is a {type(output).__name__}")
     if not output.dim() or not is_from_batch(output.shape[0], batch):
@@ -227,13 +230,14 @@ class _Followed(fx.Interpreter):
 def _following(module: nn.Module, path: list[str]) -> Iterator[None]:
     """Keep the names of the modules that are running in `path`, the innermost last; also where one has failed."""
 
-    def leave(*_: object) -> None:
-        path.pop()
+    def leave(name: str) -> None:
+        while path.pop() != name:  # modules that have failed inside of it, which caught the error
+            pass
 
     handles = []
     for name, part in module.named_modules():
         handles.append(part.register_forward_pre_hook(lambda *_, name=name: path.append(name), prepend=True))
-        handles.append(part.register_forward_hook(leave))
+        handles.append(part.register_forward_hook(lambda *_, name=name: leave(name)))
     try:
         yield
     finally:

@@ -8,7 +8,12 @@ E = TypeVar("E", bound=Exception)
 
 
 class BranchError(Exception):
-    """Forward decided by values or by the batch size; the message says by which operator, and in which module."""
+    """Forward decided by values or by the batch size; the message says by which operator, and in which module.
+
+    `caught` says that forward went on, by another way than with values.
+    """
+
+    caught = False
 
 
 class NotQuickError(Exception):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 from torch import Tensor, fx, nn
+from torch.fx.proxy import Attribute
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
@@ -54,13 +55,11 @@ def trace(module: nn.Module) -> tuple[fx.Graph, set[int]]:
             opaque.add(tracer.failed)
 
 
-class _Proxy(fx.Proxy):
-    """A value of the graph; Python asks in vain for what it holds."""
-
-    tracer: _Tracer
+class _Unknown(fx.Proxy):
+    """Python asks in vain for what it holds; `__index__` has no answer here, as torch tries it and goes on without."""
 
     def _has_no_value(self) -> NoReturn:
-        raise self.tracer.refused(TypeError("forward asks for the value of a tensor"))
+        raise cast(_Tracer, self.tracer).refused(TypeError("forward asks for a number that tracing does not know"))
 
     def __float__(self) -> float:
         """Raise TypeError."""
@@ -70,13 +69,25 @@ class _Proxy(fx.Proxy):
         """Raise TypeError."""
         self._has_no_value()
 
-    def __index__(self) -> int:
-        """Raise TypeError."""
-        self._has_no_value()
-
     def __len__(self) -> int:
         """Raise TypeError."""
         self._has_no_value()
+
+    def __format__(self, spec: str) -> str:
+        """Raise TypeError where digits are asked for."""
+        return self._has_no_value() if spec else str(self)
+
+
+class _Proxy(_Unknown):
+    """A value of the graph."""
+
+    def __getattr__(self, k: str) -> Attribute:
+        """What belongs to the value, such as its shape."""
+        return _Attribute(self, k)
+
+
+class _Attribute(_Unknown, Attribute):
+    """What belongs to a value of the graph."""
 
 
 class _Tracer(fx.Tracer):

@@ -8,7 +8,7 @@ from convsmith.arch import Architecture, BlockSpec, registered, spec
 from convsmith.measure.advice.case import Case, fits
 from convsmith.measure.advice.edits import changed
 from convsmith.measure.advice.finding import LECTURE, LOCALISATION, Finding
-from convsmith.measure.receptive_field import Field, receptive_field
+from convsmith.measure.receptive_field import Field, ReceptiveField, receptive_field
 from convsmith.network.shapes import Shape
 
 SMALL = 64  # sizes of fields do not depend on the input; a small one is quick
@@ -18,14 +18,15 @@ def field_size(case: Case) -> Iterator[Finding]:
     """A field of the last map that is too small for the task.
 
     To classify, the middle value must see the whole input. To locate, the value at a corner must, as every place is
-    judged with what is around it: the field is as large as the input on each side of its middle.
+    judged with what is around it: the field is as large as the input on each side of its middle. Nothing is said of a
+    network in which later maps have no field of their own, as behind attention.
     """
     try:
         field = _field(case, case.architecture)
     except ValueError as error:
         yield Finding("receptive field", (), None, "", f"it could not be found: {error}", "")
         return
-    if field is None or field.size is None:
+    if field is None or field.size is None or _is_left_behind(field):
         return
     sides = case.input_shape[2:]
     factor = 2 if case.task in LOCALISATION else 1
@@ -43,6 +44,17 @@ def field_size(case: Case) -> Iterator[Finding]:
         "representation or receptive field; Luo et al. 2016, arXiv:1701.04128)",
         edit="larger kernels in the late stages, where maps are small; in a ShuffleNet v2 the units of v2*",
         architecture=_larger(case, needed),
+    )
+
+
+def _is_left_behind(field: Field) -> bool:
+    """Whether the last map with a field of its own has maps behind it that see everything instead."""
+    if not isinstance(field, ReceptiveField):
+        return False
+    later = list(field.by_module)
+    return any(
+        max(field.by_module[path].map_size) > 1 and field.by_module[path].sees_everything
+        for path in later[later.index(field.path) + 1 :]
     )
 
 

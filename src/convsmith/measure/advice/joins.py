@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from convsmith.measure.advice.flow import Operation, longest
 
-JOINING = frozenset(("add", "sub", "cat", "stack"))
+JOINING = frozenset(("add", "sub", "addcmul", "addcdiv", "lerp", "cat", "stack"))
 POOLING = frozenset(("mean", "sum", "amax", "amin", "max", "std", "var", "linalg_vector_norm", "logsumexp"))
 SIGMOIDS = frozenset(("sigmoid", "hardsigmoid", "softmax"))
 CLAMPS = frozenset(("relu6", "hardtanh", "clamp"))  # a hard sigmoid that is written out ends in one
@@ -57,14 +57,18 @@ def gates_in(flow: Sequence[Operation]) -> dict[int, int]:
 
 
 def longest_chain(flow: Sequence[Operation]) -> tuple[int, frozenset[int]]:
-    """The most convolutions in one chain without a shortcut, those that make a gate left out; and all shortcuts."""
+    """The most convolutions in one chain without a shortcut, those that make a gate left out; and all shortcuts.
+
+    A join of parts is as far from a shortcut as the nearest of them: a block may add its input to some channels only.
+    """
     shortcuts, gates = shortcuts_in(flow), gates_in(flow)
     chains: list[int] = []
     for i, operation in enumerate(flow):
         reads = operation.reads
         if i in gates and len(reads) == 2:
             reads = tuple(read for read in reads if not _is_made_by(flow, read, gates[i])) or reads
-        before = 0 if i in shortcuts else max((chains[read] for read in reads), default=0)
+        nearest = min if operation.name in JOINING else max
+        before = 0 if i in shortcuts else nearest((chains[read] for read in reads), default=0)
         chains.append(before + operation.is_convolution)
     within = {read for i, operation in enumerate(flow) if i not in shortcuts for read in operation.reads}
     joined = {read for i in shortcuts for read in flow[i].reads}

@@ -110,13 +110,11 @@ def _stages(case: Case) -> Iterator[tuple[tuple[str, ...], nn.Module]]:
         for path, child in children:
             yield (path,), child
         return
-    leaves = [_is_leaf(child) for _, child in children]
-    mostly = 2 * sum(leaves) > len(leaves)
-    for together, run in groupby(zip(leaves, children, strict=True), key=lambda pair: mostly or pair[0]):
-        if not together:
-            yield from (((path,), child) for _, (path, child) in run)
+    for are_leaves, run in groupby(children, key=lambda child: _is_leaf(child[1])):
+        parts = list(run)
+        if not are_leaves:
+            yield from (((path,), child) for path, child in parts)
             continue
-        parts = [child for _, child in run]
         layers = [i for i, (_, child) in enumerate(parts) if any(isinstance(m, nn.Conv2d) for m in child.modules())]
         if layers:
             chosen = dict(parts[layers[0] : layers[-1] + 1])

@@ -155,9 +155,10 @@ def fit_folds(table: Table) -> tuple[Models, Array]:
 
 
 def fit_without(table: Table, names: Collection[str], sums: Array) -> Fitted:
-    """The model of a table as if the networks of these names were not in it; its error stays unknown.
+    """The model of the kernels of all networks of a table but those of these names; its error stays unknown.
 
-    `sums` are those of `fit_folds`.
+    The correction of three numbers is fitted to the latencies of the same networks and their `sums` by `fit_folds`,
+    whose models have seen up to three quarters of those left out.
     """
     kept = np.array([name not in names for name in table.names])
     rows = rows_by_group(table.kernels, table.times_us)

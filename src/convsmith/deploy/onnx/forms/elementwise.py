@@ -47,13 +47,18 @@ for _name, _kind in BINARY.items():
 
 @operator(*(f"{name}.{overload}" for name in COMPARISONS for overload in ("Scalar", "Tensor")))
 def comparison(g: Graph, call: Call, self: Value, other: Any) -> str:
-    dtype = self.dtype
+    dtype, answered = self.dtype, call.outputs[0].dtype
     if isinstance(other, Value):
         dtype = torch.promote_types(dtype, other.dtype)
     elif isinstance(other, float) and not dtype.is_floating_point:
         dtype = torch.get_default_dtype()
+    elif dtype == torch.bool and not isinstance(other, bool):
+        dtype = torch.int64
+    if dtype == torch.bool and COMPARISONS[call.name] != "Equal":
+        raise NotQuickError(f"{call.name} of truth values")
     answer = g.node(COMPARISONS[call.name], [g.typed(self, dtype), g.typed(other, dtype)])
-    return str(g.node("Not", [answer]) if call.name == "ne" else answer)
+    answer = g.node("Not", [answer]) if call.name == "ne" else answer
+    return str(answer if answered == torch.bool else g.cast(answer, answered))  # in place it keeps the map's type
 
 
 @operator("where.self")

@@ -66,8 +66,10 @@ def cat(g: Graph, call: Call, tensors: Sequence[Value], dim: int) -> str:
 
 @operator("stack")
 def stack(g: Graph, call: Call, tensors: Sequence[Value], dim: int) -> str:
-    axis = dim % len(call.outputs[0].shape)
-    return str(g.node("Concat", [g.node("Unsqueeze", [x, g.constant([axis])]) for x in tensors], axis=axis))
+    made = call.outputs[0]
+    axis = dim % len(made.shape)
+    parts = [g.node("Unsqueeze", [g.typed(x, made.dtype), g.constant([axis])]) for x in tensors]
+    return str(g.node("Concat", parts, axis=axis))
 
 
 @operator("split.Tensor", "split_with_sizes", "unbind.int")
