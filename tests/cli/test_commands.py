@@ -471,6 +471,7 @@ def test_train_trains_where_it_is_told(convsmith, monkeypatch):
         (("export", "tiny.json", "--backend", "auto", "--out", "tiny.json/a"), "must lie where files can be written"),
         (("profile", "tiny.json", "--html", "tiny.json/a.html"), "must lie where files can be written, and "),
         (("show", "tiny.json", "--svg", "tiny.json/a.svg"), "tiny.json cannot be used (File exists); look at the path"),
+        (("calibrate", "--space", "mobil"), "unknown space 'mobil'; did you mean 'mobile'"),
         (("calibrate", "--input-size", "32"), "--input-size is that of the members of --space, and none is given"),
         (("cost", "torchvision:nothing_like_it"), "torchvision.models.list_models() names them all"),
         (("export", "tiny.json", "--weights", "bad.pt"), "bad.pt is no state dict that can be read"),

@@ -81,8 +81,8 @@ def _members(names: list[str], input_size: int, file: Path) -> Iterator[Given]:
     from convsmith.search import spaces
 
     found = [spaces.get(name, num_classes=1000, in_channels=3, input_size=input_size) for name in names]
-    for number, space in zip(Numbers(file.resolve()), itertools.cycle(found), strict=False):
-        yield space.sample(Random(number)), (1, 3, input_size, input_size)
+    numbered = zip(Numbers(file.resolve()), itertools.cycle(found), strict=False)
+    return ((space.sample(Random(number)), (1, 3, input_size, input_size)) for number, space in numbered)
 
 
 def _zoo(file: Path) -> Iterator[Given]:
