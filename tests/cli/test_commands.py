@@ -5,6 +5,7 @@ import sys
 from itertools import islice
 from pathlib import Path
 from random import Random
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import convsmith as cs
 from convsmith.cli import main
 from convsmith.cli.calibrations import check_calibration
 from convsmith.cli.main import COMMANDS
-from convsmith.measure.predictor import About
+from convsmith.measure.predictor import About, reading
 from convsmith.measure.profile import Slowdown
 from convsmith.nn import Classifier, ConvNormAct
 from convsmith.search import spaces
@@ -551,6 +552,12 @@ def test_members_of_several_spaces_are_measured_in_turns(convsmith, monkeypatch)
         assert architecture == cs.zoo.get(architecture.name)
         assert shape == (1, 3, *[architecture.reference.input_size] * 2)
         assert architecture.reference.macs <= 6e9
+    zoo = [name for name in cs.zoo.variants() if name != "resnet18"]
+    monkeypatch.setattr(reading, "load", lambda path: (Mock(names=[*zoo, "stages"]), {}, {}))
+    Path("zoo.file").touch()
+    given.clear()
+    assert convsmith(*command[:1], "--out", "zoo.file", *command[3:])[0] == 130
+    assert [architecture.name for architecture, _ in given] == ["resnet18", *["stages"] * 3]
 
 
 def test_a_predicted_limit_needs_a_calibration_of_what_is_asked_for(convsmith):

@@ -86,12 +86,15 @@ def _members(names: list[str], input_size: int, file: Path) -> Iterator[Given]:
 
 
 def _zoo(file: Path) -> Iterator[Given]:
-    """The zoo's networks up to the limits, in an order of their own for each start on the file."""
+    """The zoo's networks up to the limits but for those that the file has, in another order at each start."""
     from convsmith import zoo
+    from convsmith.measure.predictor import reading
     from convsmith.measure.predictor.jobs import Numbers
 
-    rng = Random(next(Numbers(file.resolve())))
-    for name in rng.sample(list(zoo.variants()), len(zoo.variants())):
+    measured = set(reading.load(file)[0].names) if file.exists() else set()
+    left = [name for name in zoo.variants() if name not in measured]
+    Random(next(Numbers(file.resolve()))).shuffle(left)
+    for name in left:
         own = zoo.get(name)
         size = own.reference
         if size is not None and size.macs <= MOST_MACS and size.params <= MOST_PARAMS:
