@@ -102,8 +102,8 @@ def ship(
         artefact = write(snapshot(found.network), example, made, chosen.precision)
         (made / LOADER).write_text(artefact.loader, encoding="utf-8")
         difference = _loader_difference(found, made, chosen)
-        (made / README).write_text(_readme(found, chosen, artefact, difference), encoding="utf-8")
         unseen = found.unseen(chosen)
+        (made / README).write_text(_readme(found, chosen, artefact, difference, unseen), encoding="utf-8")
         if folder.exists():
             folder.rmdir()
         made.rename(folder)
@@ -160,11 +160,12 @@ def _loader_difference(found: Comparison, folder: Path, chosen: Candidate) -> fl
     return difference
 
 
-def _readme(found: Comparison, chosen: Candidate, artefact: Artefact, difference: float) -> str:
+def _readme(found: Comparison, chosen: Candidate, artefact: Artefact, difference: float, unseen: str) -> str:
     shape = ", ".join(map(str, found.example.shape[1:]))
     rows = [COLUMNS, ("---",) * len(COLUMNS), *table(tuple(found.candidates.values()))]
     packages = [f"{name}=={_version(name)}" if _version(name) else name for name in artefact.packages]
     title = getattr(getattr(found.network, "architecture", None), "name", "") or type(found.network).__name__
+    note = f"\n\n{unseen[0].upper()}{unseen[1:]}." if unseen else ""
     return f"""# {title} for {chosen.backend} in {chosen.precision}
 
     pip install {" ".join(packages)}
@@ -174,18 +175,13 @@ def _readme(found: Comparison, chosen: Candidate, artefact: Artefact, difference
     y = run(x)  # x: a NumPy array of type {precision_of(found.example)} and shape (N, {shape}), for any N
 
 Files: {", ".join((*artefact.files, LOADER))}. Run by the loader in a Python of its own, the outputs differed from
-those of the network in PyTorch by at most {difference:.1e} of the largest output.{_note(found, chosen)}
+those of the network in PyTorch by at most {difference:.1e} of the largest output.{note}
 
 Chosen among these, measured in turns on {found.threads} thread{"s" if found.threads > 1 else ""} with a batch of
 {len(found.example)} by convsmith {convsmith.__version__}:
 
 {chr(10).join("| " + " | ".join(row) + " |" for row in rows)}
 """
-
-
-def _note(found: Comparison, chosen: Candidate) -> str:
-    unseen = found.unseen(chosen)
-    return f"\n\n{unseen[0].upper()}{unseen[1:]}." if unseen else ""
 
 
 def _version(package: str) -> str:

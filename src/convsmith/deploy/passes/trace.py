@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar, cast
 
 from torch import Tensor, fx, nn
@@ -120,16 +121,18 @@ class _Tracer(fx.Tracer):
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Raise what torch.fx raises for a decision."""
-        try:
+        with self._remembering():
             return super().to_bool(obj)
-        except Exception as error:
-            self.refused(error)
-            raise
 
     def iter(self, obj: fx.Proxy) -> Any:
         """Raise what torch.fx raises for a loop over a value."""
-        try:
+        with self._remembering():
             return super().iter(obj)
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
             self.refused(error)
             raise
