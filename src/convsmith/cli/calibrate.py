@@ -71,8 +71,8 @@ def calibrate(
         )
         return
     say(
-        f"{file}: {predictor.networks} networks; of those held out {held_out.within_10:.1%} are within 10 %, "
-        f"{held_out.within_5:.1%} within 5 %; mean error {held_out.mean_error:.1%}, bias {held_out.bias:+.1%}"
+        f"{file}: {predictor.networks} networks; of {held_out.networks} held out {held_out.within_10:.1%} are within "
+        f"10 %, {held_out.within_5:.1%} within 5 %; mean error {held_out.mean_error:.1%}, bias {held_out.bias:+.1%}"
     )
 
 

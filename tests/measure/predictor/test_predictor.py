@@ -30,7 +30,7 @@ from tests.measure.predictor import fake
 
 pytest.importorskip("onnx")
 
-NETWORKS = 64
+NETWORKS = 80
 SHAPE = (1, 3, 32, 32)
 SPACE = spaces.get("stages", num_classes=10, in_channels=3, input_size=32)
 STRANGE = cs.Architecture(
@@ -81,11 +81,13 @@ def truth_ms(architecture, shape=SHAPE):
 
 def test_networks_never_measured_are_predicted(predictor):
     held_out = predictor.held_out
-    assert held_out.networks == predictor.networks == NETWORKS + turns.CHUNK
+    assert predictor.networks == NETWORKS
+    assert held_out.networks == predictor._table.timed().sum() == predictor.networks // 4
     assert held_out.within_10 > 0.8
     # What counts all multiply-accumulates alike is far off on the same networks.
-    macs = np.array([sum(kernel.law[0] for kernel in own) for own in predictor._table.kernels])
-    measured = np.array(predictor._table.latencies_ms)
+    timed = predictor._table.timed()
+    macs = np.array([sum(kernel.law[0] for kernel in own) for own in predictor._table.kernels])[timed]
+    measured = np.array(predictor._table.latencies_ms)[timed]
     proportional = macs * np.median(measured / macs)
     assert (np.abs(proportional / measured - 1) < 0.1).mean() < 0.3
 
@@ -111,14 +113,14 @@ def test_a_file_predicts_the_same(predictor, tmp_path):
     again = LatencyPredictor.load(tmp_path / "copy")
     assert again.predict_ms(members, SHAPE, unknown="ignore") == before
     assert (again.about, again.held_out, again.networks) == (predictor.about, predictor.held_out, predictor.networks)
-    assert again._table == predictor._table
+    np.testing.assert_equal(dataclasses.asdict(again._table), dataclasses.asdict(predictor._table))
 
 
 def test_a_file_is_plain(file):
     with safe_open(file, framework="numpy") as content:
         document = json.loads(content.metadata()["convsmith"])
         assert content.get_tensor("table.time_us").dtype == np.float32
-    assert document["format"] == "convsmith/latency/5"
+    assert document["format"] == "convsmith/latency/6"
     assert document["about"]["runtime"] == importlib.metadata.version("onnxruntime")
     assert document["about"]["threads"] == 1
 
@@ -167,6 +169,13 @@ def test_a_killed_calibration_keeps_its_networks(monkeypatch, tmp_path):
     assert len(measured) == 32
     assert measured[0].shapes == random_graph(32).shapes
     assert LatencyPredictor.load(path)._table.names[:32] == names
+
+
+def test_a_calibration_that_had_its_minutes_measures_nothing(file, monkeypatch, tmp_path):
+    fake.install(monkeypatch)
+    before = LatencyPredictor.load(shutil.copy(file, tmp_path / "again"))
+    again = LatencyPredictor.calibrate(path=tmp_path / "again", minutes=1e-9)
+    assert (again.networks, again.held_out, again.about) == (before.networks, before.held_out, before.about)
 
 
 def test_a_calibration_that_goes_on_and_is_killed_keeps_its_model(file, monkeypatch, tmp_path):
@@ -311,8 +320,8 @@ def test_a_calibration_that_was_removed_begins_anew(monkeypatch, tmp_path):
     fake.install(monkeypatch)
     path = tmp_path / "again"
     for _ in range(2):
-        calibrate(path, networks=16)
-        assert numbers_of(path) == list(range(16))
+        calibrate(path, networks=32)
+        assert numbers_of(path) == list(range(32))
         path.unlink()
 
 
@@ -334,7 +343,7 @@ def test_a_callers_networks_that_repeat_without_end_are_left(monkeypatch, tmp_pa
 
 def test_the_callers_networks_are_measured_among_the_random_ones(monkeypatch, tmp_path):
     fake.install(monkeypatch)
-    calibrate(tmp_path / "mixed", networks=16, architectures=[(SPACE.sample(Random(s)), SHAPE) for s in range(2)])
+    calibrate(tmp_path / "mixed", networks=32, architectures=[(SPACE.sample(Random(s)), SHAPE) for s in range(2)])
     names = LatencyPredictor.load(tmp_path / "mixed")._table.names
     assert [i for i, name in enumerate(names) if name == "stages"] == [3, 7]
 
@@ -363,6 +372,7 @@ def turned(monkeypatch):
         loaded.append(fake.load(graph))
         return loaded[-1]
 
+    monkeypatch.setattr(turns, "TIMED_EVERY", 1)
     measuring = turns.Turns(fake.install(monkeypatch, loading=loading))
     jobs = [turns.Job(str(number), random_graph(number)) for number in range(3)]
     (usual,) = measuring.measure(jobs)
@@ -377,6 +387,24 @@ def test_times_are_those_at_the_speed_of_the_beginning(turned):
     assert [own.latency_ms for own in slower] == pytest.approx([own / 1.04 for own in usual])
     assert slower[0].times_us[0] == pytest.approx(fake.load(jobs[0].graph).kernels[0].time_us / 1.04)
     assert [speed.change(measuring.usual) for speed in measuring.speeds] == pytest.approx([0, 0.04])
+
+
+def test_each_fifth_network_is_timed_as_a_whole(turned, monkeypatch):
+    """The others' kernels count as much, and are brought to the usual speed by what their sum tells of their size."""
+    measuring, references, jobs, usual = turned
+    monkeypatch.setattr(turns, "TIMED_EVERY", 5)
+    chunk = [turns.Job(f"{number}", jobs[number % 3].graph) for number in range(12)]
+    for place, reference in enumerate(references):
+        reference.slowness = 1 + 0.01 * place
+    (measured,) = measuring.measure(chunk)
+    assert [own.name for own in measured if not np.isnan(own.latency_ms)] == ["0", "5", "10"]
+    assert [measured[place].latency_ms for place in (0, 5, 10)] == pytest.approx(
+        [usual[place] / Speed.of(measuring.speeds[1:]).slowdown(measuring.usual, usual[place]) for place in (0, 2, 1)]
+    )
+    assert measured[3].times_us == pytest.approx(measured[0].times_us, rel=1e-3)
+    assert measured[0].times_us[0] < fake.load(jobs[0].graph).kernels[0].time_us
+    (insisted,) = measuring.measure(chunk, insist=True)
+    assert not np.isnan([own.latency_ms for own in insisted]).any()
 
 
 def test_a_network_is_told_its_speed_by_references_of_its_size():

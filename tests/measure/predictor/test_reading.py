@@ -96,7 +96,7 @@ def test_what_the_reference_networks_took_is_several_numbers(content, tmp_path, 
 def test_another_version_is_named(content, tmp_path, changes):
     content.document.update(changes)
     with pytest.raises(
-        ValueError, match=r"must hold a calibration in the format convsmith/latency/5 .*calibrate again"
+        ValueError, match=r"must hold a calibration in the format convsmith/latency/6 .*calibrate again"
     ):
         LatencyPredictor.load(content.write(tmp_path / "other"))
 

@@ -124,14 +124,13 @@ def _beginning_with(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array
 def fit(table: Table) -> Fitted:
     """The model of all that a table holds; its error is that of networks left out, one fold at a time.
 
-    Raises ValueError for a table with too few networks.
+    Raises ValueError for a table with too few networks that were timed as a whole.
     """
-    if len(table) < FEWEST_NETWORKS:
-        raise ValueError(
-            f"a predictor needs at least {FEWEST_NETWORKS} measured networks, got {len(table)}; measure on"
-        )
+    timed = table.timed()
+    if timed.sum() < FEWEST_NETWORKS:
+        raise ValueError(f"a predictor needs at least {FEWEST_NETWORKS} timed networks, got {timed.sum()}; measure on")
     whole, sums = fit_folds(table)
-    measured_us, counts = 1e3 * np.array(table.latencies_ms), _counts(table)
+    sums, counts, measured_us = sums[timed], _counts(table)[timed], 1e3 * np.array(table.latencies_ms)[timed]
     return Fitted(
         whole,
         fit_correction(sums, counts, measured_us),
@@ -161,11 +160,11 @@ def fit_without(table: Table, names: Collection[str], sums: Array) -> Fitted:
     whose models have seen up to three quarters of those left out.
     """
     kept = np.array([name not in names for name in table.names])
+    timed = kept & table.timed()
     rows = rows_by_group(table.kernels, table.times_us)
-    measured_us = 1e3 * np.array(table.latencies_ms)
     return Fitted(
         _fit_to(rows, kept),
-        fit_correction(sums[kept], _counts(table)[kept], measured_us[kept]),
+        fit_correction(sums[timed], _counts(table)[timed], 1e3 * np.array(table.latencies_ms)[timed]),
         HeldOut(0, *[float("nan")] * 4),
         {kernel.variant for own, is_kept in zip(table.kernels, kept, strict=True) if is_kept for kernel in own},
     )

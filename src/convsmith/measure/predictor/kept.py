@@ -96,7 +96,7 @@ def locked(path: Path) -> Iterator[IO[str] | None]:
 def _begins_alike(one: Table, other: Table, count: int) -> bool:
     """Whether both have the same first networks."""
     times, others = np.array(one.latencies_ms[:count]), np.array(other.latencies_ms[:count])
-    return one.names[:count] == other.names[:count] and np.allclose(times, others, rtol=1e-6)
+    return one.names[:count] == other.names[:count] and np.allclose(times, others, rtol=1e-6, equal_nan=True)
 
 
 def stamp_of(path: Path) -> tuple[int, ...] | None:

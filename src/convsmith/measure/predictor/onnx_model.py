@@ -43,7 +43,10 @@ def _weights(name: str, shape: tuple[int, ...], *, positive: bool) -> Any:
     # Each tensor begins elsewhere: operators with equal weights would be computed once.
     start = zlib.crc32(name.encode()) % POOL
     size = math.prod(shape)
-    values = np.resize(_normal_numbers(), start + size)[start:].reshape(shape)
+    values = _normal_numbers()
+    if start + size > len(values):
+        values = np.resize(values, start + size)
+    values = values[start : start + size].reshape(shape)
     if positive:
         return np.abs(values) + np.float32(0.5)
     fan_in = math.prod(shape[1:]) if len(shape) > 1 else 100
@@ -58,4 +61,4 @@ def _values(values: tuple[float, ...], shape: tuple[int, ...]) -> Any:
 
 @cache
 def _normal_numbers() -> Any:
-    return np.random.default_rng(0).standard_normal(POOL, dtype=np.float32)
+    return np.tile(np.random.default_rng(0).standard_normal(POOL, dtype=np.float32), 3)

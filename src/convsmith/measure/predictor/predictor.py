@@ -87,7 +87,8 @@ class LatencyPredictor:
             architectures: Networks with input shapes (N, C, H, W) to measure among the random ones, such as members of
                 the space that will be searched; at most one in four is one of these, and none is measured twice.
             path: A file to keep what is measured, written after each forty networks: a call on the same file goes
-                on where a stopped one was. What other processes add to it meanwhile stays in it.
+                on where a stopped one was, and one that has had its minutes measures nothing. What other processes add
+                to it meanwhile stays in it.
             progress: Called with the number of networks and the seconds measured so far.
 
         Raises ValueError for arguments that are not offered, for a file of another device or one that another process
@@ -116,7 +117,13 @@ class LatencyPredictor:
             lambda: table,
             lambda graph: runtime.kernels(runtime.executed(graph)),
         )
-        for measured in turns.measure(mixed(random_jobs(numbers), given)):
+
+        def is_enough() -> bool:
+            return seconds >= 60 * minutes and int(table.timed().sum()) >= FEWEST_NETWORKS
+
+        if file is not None and "model" in notes and is_enough():
+            return cls.load(file)
+        for measured in () if is_enough() else turns.measure(mixed(random_jobs(numbers), given)):
             if known is None and not len(table):
                 table = Table(_about(runtime, turns.usual))
             table.add(measured)
@@ -127,7 +134,7 @@ class LatencyPredictor:
             if progress is not None:
                 progress(len(table), seconds)
             _check_rules(turns.skipped, len(table), runtime)
-            if seconds >= 60 * minutes and len(table) >= FEWEST_NETWORKS:
+            if is_enough():
                 break
         if "model" not in notes:  # the usual speed of these minutes, not that of the first networks
             table.at_speed(Speed.of(turns.speeds or [turns.usual]))

@@ -17,9 +17,9 @@ from convsmith.measure.predictor.graph import Shape
 from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.speed import Speed
 from convsmith.measure.predictor.trees import Array
-from convsmith.measure.predictor.turns import Measured
+from convsmith.measure.predictor.turns import Measured, size
 
-FORMAT = "convsmith/latency/5"
+FORMAT = "convsmith/latency/6"
 LEAST_OF_A_BATCH = 16  # networks, before a batch counts as measured
 KEY = "convsmith"  # of the file's metadata, whose value is JSON
 COLUMNS = ("names", "input_shapes", "latencies_ms", "kernels", "times_us")  # of a table, an entry a network
@@ -41,7 +41,7 @@ class About:
 
 @dataclass
 class Table:
-    """Measured networks with their kernels, in the order of measuring."""
+    """Measured networks with their kernels, in the order of measuring; NaN is the latency of one only profiled."""
 
     about: About
     names: list[str] = field(default_factory=list)
@@ -62,12 +62,16 @@ class Table:
     def __len__(self) -> int:
         return len(self.names)
 
+    def timed(self) -> Array:
+        """Which networks (networks,) were timed as a whole."""
+        return ~np.isnan(self.latencies_ms)
+
     def at_speed(self, speed: Speed) -> None:
         """Let all times be those of a machine whose reference networks take so long."""
         usual = Speed(self.about.reference_ms)
         self.about = replace(self.about, reference_ms=speed.reference_ms)
         for place, latency_ms in enumerate(self.latencies_ms):
-            slowdown = speed.slowdown(usual, latency_ms)
+            slowdown = speed.slowdown(usual, size(latency_ms, self.times_us[place]))
             self.latencies_ms[place] = latency_ms * slowdown
             self.times_us[place] = tuple(time * slowdown for time in self.times_us[place])
 
@@ -103,7 +107,7 @@ class Table:
         }
         arrays = {
             "table.input_shape": np.array(self.input_shapes, dtype=np.int32).reshape(-1, 4),
-            "table.latency_ms": np.array(self.latencies_ms),
+            "table.latency_ms": np.nan_to_num(self.latencies_ms),  # zero where it was not timed
             "table.count": np.array([len(own) for own in self.kernels], dtype=np.int32),
             "table.time_us": np.array([time for own in self.times_us for time in own], dtype=np.float32),
             "table.group": np.array([group_place[k.group] for k in flat], dtype=np.int32),

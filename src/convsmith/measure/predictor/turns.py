@@ -1,6 +1,7 @@
 """Networks measured in turns, and among them those that never change, which tell how fast the machine is at the time.
 
-Each network is profiled, and then timed in bursts, one a round, of which the faster half counts. The reference networks
+Each network is profiled, and each fifth is then timed as a whole, in bursts, one a round, of which the faster half
+counts: kernels need many networks, and what a network takes beside its kernels is told by few. The reference networks
 are timed in between. What a chunk of networks took is divided by what references of their size took beside them, as a
 share of what those took at the beginning: series of networks, minutes or hours apart, agree better so. A chunk during
 which the machine's speed changed is measured again.
@@ -9,6 +10,7 @@ which the machine's speed changed is measured again.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -19,8 +21,10 @@ from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.speed import References, Speed, undisturbed
 
 CHUNK, ROUNDS, BETWEEN, FIRST = 40, 5, 10, 20
-LARGEST_CHANGE, LARGEST_DRIFT = 0.08, 0.25  # of the machine's speed, within a chunk and from the beginning
+TIMED_EVERY = 5  # networks; no multiple of `jobs.GIVEN_EVERY`, so that some are random and some the caller's
+LARGEST_CHANGE, LARGEST_DRIFT = 0.15, 0.25  # of the machine's speed, within a chunk and from the beginning
 TRIES, MOST_LOST = 3, 4  # of a chunk, and chunks in a row
+SMALLEST_MS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Measured:
-    """A network's kernels with their times in microseconds, and its latency; the input was (N, C, H, W)."""
+    """A network's kernels with their times in microseconds, and its latency; the input was (N, C, H, W).
+
+    The latency of a network that was only profiled is NaN.
+    """
 
     name: str
     input_shape: Shape
@@ -75,8 +82,10 @@ class Turns:
         """Lists of measured networks, a chunk each; those whose kernels the rules do not foresee are left out.
 
         One that the runtime does not take is left out, too, and a chunk that met a machine of changing speed each time,
-        unless `insist` asks for the networks. Raises ValueError for a network that is insisted on and not taken, and
-        where chunks are left out several times in a row: the machine is another one, or too busy.
+        unless `insist` asks for the networks; these are all timed as a whole.
+
+        Raises ValueError for a network that is insisted on and not taken, and where chunks are left out several times
+        in a row: the machine is another one, or too busy.
         """
         jobs, lost = iter(jobs), 0
         while chunk := list(itertools.islice(jobs, CHUNK)):
@@ -102,7 +111,8 @@ class Turns:
 
     def _measure_chunk(self, chunk: Sequence[Job], rounds: int, insist: bool) -> tuple[list[Measured], Speed, Speed]:
         """What was measured, and the machine's speed beside the profiles and beside the times."""
-        loaded: list[tuple[Job, Timed, tuple[Kernel, ...], Sequence[float]]] = []
+        profiled: list[Measured] = []
+        timed: dict[int, Timed] = {}  # by their places among those profiled
         profiling, timing = [], []
         for place, job in enumerate(chunk):
             if place % BETWEEN == 0:
@@ -120,26 +130,35 @@ class Turns:
             except ValueError as error:
                 self.skipped[job.name] = str(error)
                 continue
-            loaded.append((job, network, tuple(self.runtime.kernels(graph)), times))
-        samples: list[list[float]] = [[] for _ in loaded]
+            if insist or place % TIMED_EVERY == 0:
+                timed[len(profiled)] = network
+            kernels = tuple(self.runtime.kernels(graph))
+            profiled.append(Measured(job.name, _input_shape(job.graph), kernels, tuple(times), math.nan))
+        samples: dict[int, list[float]] = {place: [] for place in timed}
         for turn in range(rounds):
-            order = range(len(loaded)) if turn % 2 == 0 else range(len(loaded) - 1, -1, -1)
-            for done, place in enumerate(order):
+            for done, place in enumerate(timed if turn % 2 == 0 else reversed(timed)):
                 if done % BETWEEN == 0:
                     timing.append(self.references.speed())
-                samples[place].append(loaded[place][1].burst_ms())
-        measured = [
-            Measured(job.name, _input_shape(job.graph), found, tuple(times), undisturbed(own))
-            for (job, _, found, times), own in zip(loaded, samples, strict=True)
-        ]
-        return measured, Speed.of(profiling), Speed.of(timing or profiling)
+                samples[place].append(timed[place].burst_ms())
+        for place, own in samples.items():
+            profiled[place] = replace(profiled[place], latency_ms=undisturbed(own))
+        return profiled, Speed.of(profiling), Speed.of(timing or profiling)
 
 
 def _at_speed(measured: Measured, profiling: Speed, timing: Speed, usual: Speed) -> Measured:
     """As on a machine of its usual speed."""
-    latency_ms = measured.latency_ms / timing.slowdown(usual, measured.latency_ms)
-    slowdown = profiling.slowdown(usual, measured.latency_ms)
-    return replace(measured, times_us=tuple(time / slowdown for time in measured.times_us), latency_ms=latency_ms)
+    size_ms = size(measured.latency_ms, measured.times_us)
+    slowdown = profiling.slowdown(usual, size_ms)
+    return replace(
+        measured,
+        times_us=tuple(time / slowdown for time in measured.times_us),
+        latency_ms=measured.latency_ms / timing.slowdown(usual, size_ms),
+    )
+
+
+def size(latency_ms: float, times_us: Sequence[float]) -> float:
+    """Milliseconds of a network, to choose references by: its latency, or the sum of what its kernels take."""
+    return max(sum(times_us) / 1e3, SMALLEST_MS) if math.isnan(latency_ms) else latency_ms
 
 
 def _listed(speed: Speed) -> str:

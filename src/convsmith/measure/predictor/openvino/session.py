@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from statistics import median
 from typing import Any
 
@@ -21,7 +21,7 @@ DISTURBED, TRIES = 1.1, 3  # a mean of the passes above their median by so much 
 
 
 class Session:
-    """A model as it is deployed; its kernels are timed in a second one that counts, when they are asked for."""
+    """A model as it is deployed, and another one that counts what each kernel takes; made when they are asked for."""
 
     def __init__(self, model: bytes, input_shape: Shape, threads: int):
         self._model = read_model(_core(), model)
@@ -30,10 +30,6 @@ class Session:
         example = np.random.default_rng(0).standard_normal(input_shape, dtype=np.float32)
         self._example = unreported("openvino").Tensor(example)
         self._kernels: list[Node] = []
-        self._request = self._compiled(counts=False).create_infer_request()
-        self._request.set_input_tensor(self._example)
-        self.run()
-        self._bursts = Bursts(self.run, burst(self.run, 1))
 
     def _compiled(self, *, counts: bool) -> Any:
         return compile_model(_core(), self._model, {**self._settings, "PERF_COUNT": counts}, "float32")
@@ -47,9 +43,12 @@ class Session:
                 break
         return self._kernels
 
-    def run(self) -> None:
-        """One forward pass."""
-        self._request.infer()
+    @cached_property
+    def _bursts(self) -> Bursts:
+        request = self._compiled(counts=False).create_infer_request()
+        request.set_input_tensor(self._example)
+        request.infer()
+        return Bursts(request.infer, burst(request.infer, 1))
 
     def times_us(self, ran: Graph) -> list[float]:
         """Microseconds of each operator of an executed graph; ValueError where OpenVINO ran others."""
