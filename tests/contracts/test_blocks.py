@@ -92,7 +92,11 @@ EXAMPLES: dict[str, list[dict]] = {
     "condense_layer": [{"growth_rate": 8}, {"growth_rate": 4, "condensed": True, "dilation": 2}],
     "conv_classifier": [{}, {"act": "relu"}],
     "condense_classifier": [{"condensed": False}, {"condensed": True}],
-    "context_encoding": [{"num_codewords": 6}, {"num_codewords": 4, "residual": False, "norm": None, "act": "tanh"}],
+    "context_encoding": [
+        {"num_codewords": 6},
+        {"num_codewords": 4, "act": "swish"},
+        {"num_codewords": 4, "residual": False, "norm": None, "act": "tanh"},
+    ],
     "irregular_conv2d": [{"share": s} for s in ("layer", "filter")]
     + [{"share": "channel", "groups": 2, "stride": 2, "norm": cs.spec(BatchNorm), "act": "relu"}],
     "deformable_conv2d": [{}, {"groups": 2, "offset_groups": 4, "norm": cs.spec(BatchNorm), "act": "relu"}],
@@ -226,3 +230,17 @@ class TestEveryBlock(BlockContract):
     def _the_call(self, call):
         self.spec = call
         self.in_channels = IN_CHANNELS.get(call.block, 16)
+
+    def test_its_gradients_are_the_same_in_both_memory_formats(self):
+        found = []
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            block, inputs = self.build().train().to(memory_format=memory_format), self.inputs()
+            for dropout in (module for module in block.modules() if isinstance(module, torch.nn.Dropout)):
+                dropout.p = 0.0  # it draws in the order of memory
+            maps = [x.to(memory_format=memory_format) for x in (inputs if isinstance(inputs, tuple) else (inputs,))]
+            leaves = [*block.parameters(), *(x.requires_grad_() for x in maps)]
+            outputs = block(tuple(maps) if isinstance(inputs, tuple) else maps[0])
+            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            loss = sum((y * torch.linspace(-1, 2, y.numel(), dtype=y.dtype).sin().view(y.shape)).sum() for y in outputs)
+            found.append(torch.autograd.grad(loss, leaves))
+        torch.testing.assert_close(*found)

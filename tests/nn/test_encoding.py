@@ -179,6 +179,16 @@ def test_context_encoding_weighs_channels_by_the_encoded_map(residual):
     torch.testing.assert_close(block(x), (x + gated).clamp(min=0) if residual else gated)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("act", ["swish", "tanh"])
+def test_context_encoding_has_the_gradients_of_central_differences(act, memory_format):
+    # In training: torch's batch norm errs where a map lies in memory neither in rows nor channels last.
+    torch.manual_seed(0)
+    block = ContextEncoding(4, num_codewords=3, act=act).double()
+    x = torch.randn(2, 4, 3, 3, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
+    assert torch.autograd.gradcheck(block, x)
+
+
 def test_a_head_encodes_once_for_the_map_and_for_the_classes():
     block, x = jittered(ContextEncoding(6, num_codewords=4)), torch.randn(2, 6, 5, 5, dtype=torch.float64)
     calls = []

@@ -136,4 +136,5 @@ def _encode_wide(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
     else:
         assignment = torch.baddbmm(offsets, factors, maps).softmax(1)
         sums = torch.bmm(maps, assignment.mT).mT
-    return (sums - assignment.sum(2, keepdim=True) * codewords).to(x.dtype)
+    encoded = (sums - assignment.sum(2, keepdim=True) * codewords).to(x.dtype)
+    return encoded.contiguous()  # transposed it would get wrong gradients from torch's batch norm on a CPU
