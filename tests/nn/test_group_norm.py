@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
@@ -61,6 +62,18 @@ def test_gradients_are_torchs(channels, groups, positions):
     torch.testing.assert_close(found, expected)
     # A gradient may come in the other layout, from a flattened map for one.
     torch.testing.assert_close(torch.autograd.grad(norm(x), inputs, dy.contiguous()), expected)
+
+
+@pytest.mark.parametrize(("channels", "groups", "positions"), PATHS)
+def test_what_follows_may_work_in_place(channels, groups, positions):
+    norm, x = randomised(GroupNorm(channels, groups=groups).double()), maps(channels, positions)
+    inputs, dy = (x, norm.weight, norm.bias), torch.randn_like(x)
+    expected = (F.group_norm(x, groups, norm.weight, norm.bias) + x.detach()).relu()
+    y = norm(x)
+    y += x.detach()
+    y.relu_()
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(torch.autograd.grad(y, inputs, dy), torch.autograd.grad(expected, inputs, dy))
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(4, 1), (4, 2), (4, 4)])
@@ -156,10 +169,28 @@ def test_half_precision_is_summed_in_float32(channels, groups, positions):
     torch.testing.assert_close(dx.float(), expected, rtol=0.05, atol=0.05)
 
 
-def test_a_large_mean_does_not_cancel():
-    x = (torch.randn(2, 8, 5, 6) + 1e3).to(memory_format=CHANNELS_LAST)
-    exact = F.group_norm(x.double(), 4)
-    torch.testing.assert_close(GroupNorm(8, groups=4)(x).double(), exact, rtol=1e-3, atol=1e-3)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("channels", "groups", "positions"), [*PATHS, (32, 2, SMALL), (32, 1, SMALL)])
+def test_a_large_mean_does_not_cancel(channels, groups, positions, training):
+    norm = randomised(GroupNorm(channels, groups=groups))
+    x = (maps(channels, positions, dtype=torch.float32) + 1e3).detach().requires_grad_(training)
+    with torch.set_grad_enabled(training):
+        found = norm(x)
+    exact = F.group_norm(x.double(), groups, norm.weight.double(), norm.bias.double())
+    torch.testing.assert_close(found.double(), exact, rtol=1e-3, atol=1e-3)
+    assert found.is_contiguous(memory_format=CHANNELS_LAST)
+    if training:
+        dy = torch.randn_like(x)
+        (dx,), (expected,) = (torch.autograd.grad(y, x, dy.to(y.dtype)) for y in (found, exact))
+        torch.testing.assert_close(dx, expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize(("channels", "groups", "positions"), PATHS)
+def test_maps_without_values_are_normalised_too(channels, groups, positions):
+    with FakeTensorMode():
+        x = torch.empty(2, channels, 2, positions // 2).to(memory_format=CHANNELS_LAST)
+        y = GroupNorm(channels, groups=groups)(x)
+    assert y.shape == x.shape
 
 
 def test_layer_norm_is_over_all_values_of_an_image():

@@ -22,6 +22,7 @@ from convsmith.nn import (
     NormActConv,
     WeightNorm,
     WeightNormConv2d,
+    group_norm,
 )
 from convsmith.nn.norm import batch_moments
 
@@ -40,12 +41,14 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize("norm", NORMS, ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("call", BLOCKS, ids=lambda call: call.block)
-def test_every_norm_stands_in_the_blocks(call, norm):
+def test_every_norm_stands_in_the_blocks(call, norm, memory_format, monkeypatch):
+    monkeypatch.setattr(group_norm, "NARROW", 16)  # for every group the form of our own
     architecture = cs.Architecture(in_channels=8, stages=[[call.replace(norm=norm)]])
     assert cs.Architecture.from_json(architecture.to_json()) == architecture
-    block = call.replace(norm=norm).build(8).double()
-    x = torch.randn(4, 8, 6, 6, dtype=torch.float64, requires_grad=True)
+    block = call.replace(norm=norm).build(8).double().to(memory_format=memory_format)
+    x = torch.randn(4, 8, 6, 6, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
     (block(x) * torch.linspace(-1, 1, 6 // call.get("stride", 1), dtype=torch.float64)).square().sum().backward()
     assert all(p.grad.abs().max() > 0 for p in (*block.parameters(), x))
     convolutions = [module for module in block.modules() if isinstance(module, nn.Conv2d | WeightNormConv2d)]

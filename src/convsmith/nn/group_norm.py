@@ -2,15 +2,18 @@
 
 A channels-last map stays channels-last in both directions. Torch copies it to (N, C, H, W) order on CUDA; on a CPU it
 keeps the layout, but loops over the channels of one group, and is up to ten times slower than in (N, C, H, W) order
-where these are few. In both cases the map is normalised here as rows of C values, one for each position.
+where these are few. In both cases the map is normalised here as rows of C values, one for each position. So it is where
+means are large: the variance of torch's channels-last kernel, E[x^2] - E[x]^2 in one pass, loses its digits there.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack
 from torch.nn import functional as F
 
 from convsmith.arch import block
@@ -18,6 +21,7 @@ from convsmith.nn.native import is_transformed
 
 NARROW = 8  # fewer channels of a group than this are slow in torch on a CPU, as benchmarks/norm_speed.py measures
 SMALL = 1024  # positions, from which on torch's forward pass (not its backward pass) goes another, quick way
+LARGE_MEAN = 30.0  # deviations: beyond it the square leaves float32 fewer than four digits of the variance
 
 
 @block("group_norm")
@@ -70,11 +74,16 @@ def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float)
         return F.group_norm(x, groups, weight, bias, eps)
     if x.device.type == "cuda" and torch.is_autocast_enabled("cuda"):
         x = x.to(torch.promote_types(x.dtype, torch.float32))  # as torch does it for norms
-    own = x.device.type == "cuda" or (x.device.type == "cpu" and x.shape[1] // groups < NARROW)
-    if own and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, weight, bias)):
+    narrow = x.shape[1] // groups < NARROW
+    if x.device.type != "cuda" and not (narrow and x.device.type == "cpu"):
+        if not _has_values(x):
+            return F.group_norm(x, groups, weight, bias, eps)
+        if found := _by_torch(x, weight, bias, groups, eps):
+            return found[0]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, weight, bias)):
         normalised: Tensor = _ChannelsLast.apply(x, weight, bias, groups, eps)
         return normalised
-    return _normalise(x, weight, bias, groups, eps)[0] if own else F.group_norm(x, groups, weight, bias, eps)
+    return _normalise(x, weight, bias, groups, eps)[0]
 
 
 class _ChannelsLast(torch.autograd.Function):
@@ -83,7 +92,7 @@ class _ChannelsLast(torch.autograd.Function):
         y, mean, rstd = _normalise(x, weight, bias, groups, eps)
         ctx.save_for_backward(x, weight, mean, rstd)
         ctx.groups, ctx.eps = groups, eps
-        return y
+        return y.detach()  # not a view to autograd, which lets nothing work in place on a view that is made here
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -113,9 +122,26 @@ class _ChannelsLast(torch.autograd.Function):
 def _normalise(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """The normalised map, and mean and 1 / deviation of each group, (N, groups)."""
     positions = x.shape[2] * x.shape[3]
-    if x.device.type == "cpu" and positions >= SMALL and x.dtype in (torch.float32, torch.float64):
-        return torch.native_group_norm(x, weight, bias, x.shape[0], x.shape[1], positions, groups, eps)
-    return _normalise_rows(x, weight, bias, groups, eps)
+    quick = x.device.type == "cpu" and positions >= SMALL and x.dtype in (torch.float32, torch.float64)
+    found = _by_torch(x, weight, bias, groups, eps) if quick else None
+    return found or _normalise_rows(x, weight, bias, groups, eps)
+
+
+def _by_torch(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor] | None:
+    """What torch's kernel gives; None where a mean is so large that its variance is inexact."""
+    images, channels, positions = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    found = torch.native_group_norm(x, weight, bias, images, channels, positions, groups, eps)
+    if not images or not _has_values(x):
+        return found
+    largest = torch.linalg.vector_norm(found[1] * found[2], math.inf).item()
+    return None if largest > LARGE_MEAN else found
+
+
+def _has_values(x: Tensor) -> bool:
+    """Whether a branch may depend on values: on the CPU, and without a tracer or mode that follows the operators."""
+    if not x.is_cpu or type(x) not in (Tensor, nn.Parameter):
+        return False
+    return not (_get_tracing_state() or _len_torch_dispatch_stack())
 
 
 def _normalise_rows(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
