@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from convsmith.arch import block
 from convsmith.nn.norm import BatchNorm, batch_moments, refuse_single_values
+from convsmith.nn.unsaved import Unsaved
 
 
 @block("batch_renorm")
-class BatchRenorm(BatchNorm):
+class BatchRenorm(Unsaved, BatchNorm):
     """gamma * ((x - mu_B) / sigma_B * r + d) + beta in training; in evaluation, batch norm (Alg. 1).
 
     r = sigma_B / sigma clipped to [1 / r_max, r_max] and d = (mu_B - mu) / sigma clipped to [-d_max, d_max] pass no
@@ -53,8 +54,14 @@ class BatchRenorm(BatchNorm):
         super().__init__(in_channels, eps=eps, momentum=momentum)
         self.limits = (r_max, d_max)
         self.schedule = (warmup, r_ramp, d_ramp)
-        self.register_buffer("r_max", torch.ones(()), persistent=False)
-        self.register_buffer("d_max", torch.zeros(()), persistent=False)
+        self.register_buffer("r_max", torch.empty(()), persistent=False)
+        self.register_buffer("d_max", torch.empty(()), persistent=False)
+        self.fill()
+
+    def fill(self) -> None:
+        """Set the bounds of batch norm."""
+        self.r_max.fill_(1.0)
+        self.d_max.fill_(0.0)
 
     def on_step(self, step: int, total_steps: int) -> None:
         """Set `r_max` and `d_max` for step `step`, counted from 0, of `total_steps`."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convsmith.arch import block
+from convsmith.nn.unsaved import Unsaved
 
 
 @block("drop_path")
-class DropPath(nn.Module):
+class DropPath(Unsaved):
     """Each image's map is zeroed with probability `rate` while training; what is kept is divided by 1 - rate.
 
     A residual branch so dropped is stochastic depth (Huang et al. 2016, arXiv:1603.09382, Sec. 3), a path of a cell
@@ -25,8 +26,13 @@ class DropPath(nn.Module):
             raise ValueError(f"the rate of a dropped path must be at least 0 and below 1, got {rate=}")
         self.rate = rate
         self.scheduled = scheduled
-        self.register_buffer("progress", torch.ones(()), persistent=False)
+        self.register_buffer("progress", torch.empty(()), persistent=False)
         self.out_channels = in_channels
+        self.fill()
+
+    def fill(self) -> None:
+        """Set the whole rate."""
+        self.progress.fill_(1.0)
 
     def on_step(self, step: int, total_steps: int) -> None:
         """Set the rate for step `step` of `total_steps`; without `scheduled` it stays."""

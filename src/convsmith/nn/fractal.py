@@ -12,13 +12,14 @@ from convsmith.arch import Architecture, BlockSpec, block
 from convsmith.nn.channels import check_odd_kernel
 from convsmith.nn.conv import ConvNormAct
 from convsmith.nn.norm import BATCH_NORM
+from convsmith.nn.unsaved import Unsaved
 
 SPAN = 2**24  # whole numbers up to here are exact in float32
 GOLDEN_STEP = 10_368_889  # SPAN over the golden ratio, odd: its multiples spread evenly, and all of SPAN is met
 
 
 @block("fractal_block")
-class FractalBlock(nn.Module):
+class FractalBlock(Unsaved):
     """f_1 = conv, f_{C+1} = join(f_C of f_C, conv) with C = `columns` (arXiv:1605.07648, Sec. 3).
 
     conv is a k x k convolution with norm and activation; `drop_rate` drops single values behind it (in the authors'
@@ -89,8 +90,13 @@ class FractalBlock(nn.Module):
         self.columns = columns
         self.local_drop_rate = local_drop_rate
         self.global_drop_share = global_drop_share
-        self.register_buffer("turn", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.register_buffer("turn", torch.empty((), dtype=torch.int64), persistent=False)
         self.out_channels = out_channels
+        self.fill()
+
+    def fill(self) -> None:
+        """Set the turn of a block without steps."""
+        self.turn.zero_()
 
     def on_step(self, step: int, total_steps: int) -> None:
         """Choose anew which column which image of a batch keeps."""

@@ -18,13 +18,14 @@ from convsmith.nn.channels import check_odd_kernel
 from convsmith.nn.shift_copy import FEW_ELEMENTS, by_copying
 from convsmith.nn.shift_cpu import by_operator, in_graph, is_in_graph
 from convsmith.nn.shift_forms import Moves, Run, by_padding, is_channels_last, run_differentiably
+from convsmith.nn.unsaved import Unsaved
 
 # Neighbouring channels that are worth a copy of their own; oneDNN moves fewer in less time.
 FEW_CHANNELS = 16
 
 
 @block("shift")
-class Shift(nn.Module):
+class Shift(Unsaved):
     """out[c, h, w] = x[c, stride * h + dy(c), stride * w + dx(c)], zero where that is outside of the map (Eq. 3).
 
     The k * k displacements (dy, dx) are the taps of a k x k kernel in their order, times `dilation`. With
@@ -67,8 +68,13 @@ class Shift(nn.Module):
         self.dilation = dilation
         self.stride = stride
         self.interleaved = assignment == "interleaved"
-        self.register_buffer("taps", _one_hot_kernels(in_channels, kernel_size, self.interleaved), persistent=False)
+        self.register_buffer("taps", torch.empty(in_channels, 1, kernel_size, kernel_size), persistent=False)
         self.out_channels = in_channels
+        self.fill()
+
+    def fill(self) -> None:
+        """Write the one-hot kernels."""
+        self.taps.copy_(_one_hot_kernels(self.out_channels, self.kernel_size, self.interleaved))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)), in the memory format of `x`."""
