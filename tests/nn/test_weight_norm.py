@@ -150,6 +150,23 @@ def test_the_norm_keeps_what_a_convolution_computes():
     assert bare.plain().bias is None
 
 
+@pytest.mark.parametrize("zeros", [slice(None), slice(2)])
+def test_filters_of_zeros_stay_so_and_can_be_trained(zeros):
+    conv, x = nn.Conv2d(4, 6, 3), torch.randn(2, 4, 9, 9)
+    with torch.no_grad():
+        conv.weight[zeros] = 0
+    applied = WeightNorm(6).apply_to(conv)
+    torch.testing.assert_close(applied(x), conv(x))
+    torch.testing.assert_close(applied.plain()(x), conv(x))
+    optimizer = torch.optim.SGD(applied.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (applied(x) - 1).square().mean().backward()
+        optimizer.step()
+    assert applied.weight.isfinite().all()
+    assert (applied.weight.flatten(1).norm(dim=1) > 1e-4).all()
+
+
 def test_mean_only_batch_norm_stands_in_place_of_the_bias():
     conv = nn.Conv2d(4, 6, 3).double()
     applied = WeightNorm(6, mean_only=True).apply_to(conv).train()

@@ -29,7 +29,8 @@ class WeightNormConv2d(nn.Module):
 
     v starts as He's normal initialisation by fan-out, g as |v| and the bias as 0. The paper (Sec. 3) sets g and the
     bias from a first batch instead, which is `initialise_from`. Padding is `kernel_size // 2 * dilation` unless given.
-    A filter of a single value (1 x 1 and depthwise) is all length: its v gets no gradient.
+    A filter of a single value (1 x 1 and depthwise) is all length: its v gets no gradient. One of zeros has
+    no direction: its weight is zero until it is trained.
     """
 
     def __init__(
@@ -171,4 +172,5 @@ def initialise_weight_norm(
 
 
 def _lengths(v: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(v, dim=(1, 2, 3))
+    """The length of each filter; of one that is zero, which has no direction, the least length that there is."""
+    return torch.linalg.vector_norm(v, dim=(1, 2, 3)).clamp(min=torch.finfo(v.dtype).tiny)
