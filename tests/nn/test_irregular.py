@@ -167,6 +167,17 @@ def test_it_is_a_deformable_convolution_with_the_same_offsets_everywhere(share, 
 
 @pytest.mark.parametrize("moved", [NEAR, FAR])
 @pytest.mark.parametrize("share", SHARES)
+def test_an_empty_batch_can_be_trained(share, moved):
+    module, x = layer(share=share, moved=moved, stride=2), maps()[:0].requires_grad_()
+    y = module(x)
+    assert y.shape == (0, 6, 5, 4)
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+    assert not any(p.grad.any() for p in module.parameters())
+
+
+@pytest.mark.parametrize("moved", [NEAR, FAR])
+@pytest.mark.parametrize("share", SHARES)
 def test_gradients(share, moved):
     torch.manual_seed(0)
     module = IrregularConv2d(2, 2, share=share, stride=2).double()

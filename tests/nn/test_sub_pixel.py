@@ -2,10 +2,11 @@ import itertools
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional as F
 
 from convsmith.nn import Deconvolution, SubPixelConv, icnr_, subpixel_to_deconvolution
+from convsmith.nn.sub_pixel import shuffle_pixels
 
 
 def maps(channels=3, height=5, width=4, batch=2):
@@ -65,6 +66,23 @@ def test_it_is_a_deconvolution_with_rearranged_weights(kernel_size, factor):
     nn.init.zeros_(same.conv.bias)
     same.conv.weight.data = subpixel_to_deconvolution(block.conv.weight.data, factor)
     torch.testing.assert_close(same(x), block(x))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_an_empty_batch_can_be_trained(memory_format):
+    block, x = SubPixelConv(3, 2, upscale_factor=3), torch.empty(0, 3, 5, 4).to(memory_format=memory_format)
+    y = block(x.requires_grad_())
+    assert y.shape == (0, 2, 15, 12)
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+    assert not block.conv.weight.grad.any()
+
+
+def test_the_pixels_are_one_node_of_a_traced_graph():
+    block, x = SubPixelConv(3, 2), maps().float()
+    traced = fx.symbolic_trace(block)
+    assert [node.target for node in traced.graph.nodes if node.op == "call_function"] == [shuffle_pixels]
+    torch.testing.assert_close(traced(x), block(x))
 
 
 @pytest.mark.parametrize("function", [icnr_, subpixel_to_deconvolution])

@@ -139,7 +139,8 @@ class IrregularConv2d(nn.Module):
             weight = self.weight.flatten(2).transpose(1, 2).flatten(0, 1)[..., None, None]
             products = F.conv2d(x, weight, groups=self.groups)  # (N, out * k * k, H, W)
             samples = self._samples(products, self.positions.flatten(0, 1)[:, None])
-            y = samples.view(x.shape[0], self.out_channels, -1, *samples.shape[3:]).sum(2)
+            taps = self.positions.shape[1]
+            y = samples.view(x.shape[0], self.out_channels, taps, *samples.shape[3:]).sum(2)
             return y if self.bias is None else y + self.bias[:, None, None]
         samples = self._samples(x, self.positions[None] if self.share == "layer" else self.positions)
         return F.conv2d(samples.flatten(1, 2), self.weight.flatten(1)[..., None, None], self.bias, groups=self.groups)

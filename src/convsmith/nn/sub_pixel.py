@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.channels import check_odd_kernel, check_option
@@ -42,7 +43,7 @@ class SubPixelConv(nn.Sequential):
         check_option("init", init, ("icnr", "default"))
         channels = out_channels * upscale_factor**2
         conv = nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, bias=norm is None)
-        shuffle = nn.PixelShuffle(upscale_factor)
+        shuffle = PixelShuffle(upscale_factor)
         super().__init__(OrderedDict(conv=conv, shuffle=shuffle, **norm_and_act(norm, act, out_channels)))
         self.init = init
         self.upscale_factor = upscale_factor
@@ -55,6 +56,23 @@ class SubPixelConv(nn.Sequential):
             icnr_(self.conv.weight, self.upscale_factor)
             if self.conv.bias is not None:
                 nn.init.zeros_(self.conv.bias)
+
+
+class PixelShuffle(nn.PixelShuffle):
+    """Torch's, also where an empty batch is trained."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C r^2, H, W) -> (N, C, r H, r W)."""
+        return shuffle_pixels(input, self.upscale_factor)
+
+
+@fx.wrap  # one node of a traced graph: it branches on the number of images
+def shuffle_pixels(x: Tensor, upscale_factor: int) -> Tensor:
+    """`torch.nn.functional.pixel_shuffle`, which cannot be differentiated for an empty batch."""
+    if torch.compiler.is_compiling() or not x.requires_grad or x.shape[0]:
+        return F.pixel_shuffle(x, upscale_factor)
+    images, channels, height, width = x.shape
+    return x.reshape(images, channels // upscale_factor**2, upscale_factor * height, upscale_factor * width)
 
 
 def icnr_(
