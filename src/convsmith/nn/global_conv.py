@@ -18,7 +18,8 @@ class GlobalConv2d(nn.Module):
     """The global convolution of GCN: k x 1 then 1 x k, plus 1 x k then k x 1 (Peng et al. 2017, Sec. 3.1, Fig. 2B).
 
     No norm and no activation, so the sum equals one k x k convolution of low rank, with 2 k C' (C + C') weights in
-    place of k^2 C C'. Both inner maps have `hidden_channels` channels, or `out_channels` as in the paper.
+    place of k^2 C C'; but for the border where the inner convolutions have biases other than zero, since the second
+    ones pad their maps with zeros. Both inner maps have `hidden_channels` channels, or `out_channels` as in the paper.
     """
 
     def __init__(
