@@ -13,6 +13,7 @@ import torch
 import convsmith as cs
 from convsmith.cli import main
 from convsmith.cli.calibrations import check_calibration
+from convsmith.cli.foreign import foreign
 from convsmith.cli.main import COMMANDS
 from convsmith.measure.predictor import About, reading
 from convsmith.measure.profile import Slowdown
@@ -129,11 +130,45 @@ def test_cost_of_names_globs_files_and_other_libraries(convsmith):
     rows = from_json(convsmith("cost", "tiny.json", "mobilenet_v2*", "torchvision:resnet18", "timm:resnet18", "--json"))
     by_name = {row["name"]: row for row in rows}
     assert len(rows) == 1 + len(cs.zoo.names("mobilenet_v2*")) + 2
-    assert set(rows[0]) == {"name", "params", "macs", "activations", "memory_bytes", "macs_per_byte", "uncounted"}
+    numbers = {"params", "macs", "activations", "memory_bytes", "macs_per_byte", "uncounted"}
+    assert set(rows[0]) == {"name", "input_size", *numbers}
     assert by_name["tiny.json"]["macs"] == 6992
     assert by_name["torchvision:resnet18"]["macs"] == by_name["timm:resnet18"]["macs"] == 1_814_073_344
     halved = from_json(convsmith("cost", "resnet18", "--input-size", 112, "--batch", 2, "--json"))
     assert halved[0]["macs"] == 2 * cs.measure.cost(cs.zoo.get("resnet18"), (1, 3, 112, 112)).macs
+    code, out, _ = convsmith("cost", "resnet18")
+    assert code == 0
+    assert out.splitlines()[0].split()[:2] == ["name", "input"]
+    assert out.splitlines()[1].split()[:4] == ["resnet18", "224", "×", "224"]
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("resnet50", 224),
+        ("inception_v3", 299),
+        ("quantized_inception_v3", 299),
+        ("efficientnet_b4", 380),
+        ("swin_v2_t", 256),
+        ("vit_h_14", 224),  # the default of its weights is tuned at 518, and the network is built for 224
+        ("r3d_18", 112),
+        ("lraspp_mobilenet_v3_large", 224),
+        ("ssd300_vgg16", 224),
+    ],
+)
+def test_torchvisions_networks_get_the_size_that_they_are_made_for(name, side):
+    assert foreign(f"torchvision:{name}")[:2] == (3, side)
+
+
+def test_published_names_of_timm_are_known(convsmith, monkeypatch):
+    paths = []
+    monkeypatch.setattr(cs.deploy, "export", lambda _, path, *__, **___: paths.append(path) or 1 / 0)
+    (row,) = from_json(convsmith("cost", "timm:resnet18.a1_in1k", "--json"))
+    assert row["macs"] == 1_814_073_344
+    assert foreign("timm:tf_efficientnet_b4.ns_jft_in1k")[:2] == (3, 380)
+    assert convsmith("export", "timm:resnet18.a1_in1k", "--input-size", 32)[0] == 1
+    assert convsmith("export", "tiny.json")[0] == 1
+    assert paths == [Path("resnet18.a1_in1k.onnx"), Path("tiny.onnx")]
 
 
 def test_cost_by_parts(convsmith):
@@ -422,6 +457,7 @@ def test_train_trains_where_it_is_told(convsmith, monkeypatch):
         (("cost", "resnet9*"), "no architecture matches 'resnet9*'"),
         (("cost", "missing.json"), "there is no architecture file missing.json"),
         (("cost", "timm:resnet5"), "unknown network 'timm:resnet5'; did you mean"),
+        (("cost", "timm:resnet18.a9_in1k"), "unknown network 'timm:resnet18.a9_in1k'; did you mean resnet18.a"),
         (("cost", "keras:resnet50"), "unknown library 'keras'"),
         (("cost", "broken.json"), "broken.json is no architecture file: no JSON"),
         (("cost", "unknown.json"), "stem[0]: unknown block 'conv_norm_acts'; did you mean 'conv_norm_act'"),

@@ -50,13 +50,14 @@ def cost(
             parts = [{"operator": name, **_numbers(own)} for name, own in counted.by_operator.items()]
         if parts and not json:
             _print_layers(subject, layers) if layers else _print_parts(subject, by, parts)
-        rows.append({"name": subject.name, **totals, **({f"by_{by}": parts} if by != "total" else {})})
+        own = {f"by_{by}": parts} if by != "total" else {}
+        rows.append({"name": subject.name, "input_size": shape[-1], **totals, **own})
     if json:
         print_json(rows)
         return
     print_table(
-        ("name", ">params", ">MACs", ">activations", ">memory / MB", ">MACs / byte"),
-        ((row["name"], *_cells(row, NUMBERS)) for row in rows),
+        ("name", ">input", ">params", ">MACs", ">activations", ">memory / MB", ">MACs / byte"),
+        ((row["name"], f"{row['input_size']} × {row['input_size']}", *_cells(row, NUMBERS)) for row in rows),
     )
     for row in rows:
         if row["uncounted"]:

@@ -67,7 +67,7 @@ def export(
         network = subject.build()
         if weights is not None:
             load_weights(network, weights)
-    stem = Path(subject.name.rpartition(":")[2]).stem
+    stem = Path(subject.name.rpartition(":")[2]).name.removesuffix(".json")  # published names of timm have dots
     example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     if backend is not None:
         with kept_memory() as keeps_memory:
