@@ -186,6 +186,7 @@ IMAGES = torch.randn(2, 3, 4, 4)
         (nn.Identity(), IMAGES, {"metadata": {"trial": 17}}, "metadata must map text to text, got 'trial': 17"),
         (nn.Identity(), IMAGES.int(), {}, "the example must be a floating-point tensor .* got torch.int32"),
         (nn.Identity(), torch.tensor(1.0), {}, "with a batch dimension"),
+        ("resnet18", IMAGES, {}, r"a network must be a torch\.nn\.Module, got 'resnet18'; build it by cs\.create"),
         (nn.Identity(), torch.randn(0, 3), {}, "with a batch dimension"),
         (TwoOutputs(), IMAGES, {}, "must return one tensor, and TwoOutputs returns a tuple; wrap it"),
         (NotFinite(), IMAGES, {}, "outputs must be finite"),

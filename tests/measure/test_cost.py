@@ -81,6 +81,8 @@ def test_an_input_that_does_not_fit_is_told():
         cs.measure.cost(TINY, (1, 1, 8, 8))
     with pytest.raises(ValueError, match=r"an input shape is \(N, C, H, W\) in positive integers, got \(1, 3, 8\)"):
         cs.measure.cost(TINY, (1, 3, 8))
+    with pytest.raises(ValueError, match=r"positive integers, got 224; give one such as \(1, 3, 224, 224\)"):
+        cs.measure.cost(TINY, 224)
 
 
 class Deeper(nn.Module):
@@ -98,6 +100,8 @@ class Deeper(nn.Module):
     [
         ((1, 3, 0, 8), r"positive integers, got \(1, 3, 0, 8\); give one such as \(1, 3, 224, 224\)"),
         ((), r"positive integers, got \(\); give one such as"),
+        (224, r"positive integers, got 224; give one such as"),
+        (None, r"positive integers, got None; give one such as"),
         ((1, 3.0, 8, 8), r"positive integers, got \(1, 3.0, 8, 8\); give one such as"),
         (
             (1, 4, 8, 8),
@@ -121,6 +125,14 @@ def test_a_module_that_holds_others_is_named_by_its_class():
 
     with pytest.raises(ValueError, match=r"and fails in Two \(.*missing 1 required positional argument: 'b'\); give"):
         cs.measure.cost(Two(), (1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "measured", [cs.measure.cost, cs.measure.summary, cs.measure.receptive_field, advised, cs.measure.count]
+)
+def test_a_name_is_no_module(measured):
+    with pytest.raises(ValueError, match=r"must be a torch\.nn\.Module, got 'resnet18'; build it by cs\.create_model"):
+        measured("resnet18", (1, 3, 8, 8))
 
 
 @pytest.mark.parametrize("measured", [cs.measure.cost, cs.measure.summary, advised])
@@ -181,3 +193,26 @@ def test_a_module_in_training_mode_costs_what_it_costs_in_use():
     network[3].eval()
     assert cs.measure.cost(network, (1, 3, 8, 8)).macs == 12
     assert [part.training for part in network.modules()] == [True, True, True, True, False]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_compiled_module_is_counted_as_it_was_written(in_place):
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    module, graphs = Deeper(), []
+    if in_place:
+        module.compile(backend=backend)
+        compiled, before = module, module._compiled_call_impl
+    else:
+        compiled = torch.compile(module, backend=backend)
+    assert cs.measure.cost(compiled, (1, 3, 8, 8)).by_module == cs.measure.cost(Deeper(), (1, 3, 8, 8)).by_module
+    assert count(compiled, (1, 3, 8, 8)).macs == 36 * 27 * 4
+    layers = cs.measure.summary(compiled, (1, 3, 8, 8)).layers
+    assert [layer.path for layer in layers] == ["inner", "inner.0", "inner.1"]
+    assert cs.measure.receptive_field(compiled, (1, 3, 8, 8)).size == (3, 3)
+    assert advised(compiled, (1, 3, 8, 8)) == advised(Deeper(), (1, 3, 8, 8))
+    assert graphs == []
+    if in_place:
+        assert module._compiled_call_impl is before

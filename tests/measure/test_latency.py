@@ -14,6 +14,7 @@ from convsmith.measure import timed
 from convsmith.measure.cuda_graph import captured
 from convsmith.measure.latency import latencies, latency
 from tests.hand_clock import HandClock
+from tests.measure.test_cost import TINY
 
 
 class Probe(nn.Module):
@@ -69,6 +70,14 @@ def test_the_network_is_left_as_it_was():
     latency(module, (2, 3, 4, 4), rounds=2)
     assert (module.training, module.norm.training) == (True, False)
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+def test_a_compiled_network_is_measured_as_it_was_written():
+    def refuse(*_):
+        raise AssertionError("compiled")
+
+    latency(torch.compile(Probe(), backend=refuse), (1, 3, 4, 4), rounds=2)
+    assert {call["shape"] for call in Probe.record} >= {(1, 3, 4, 4)}
 
 
 def test_threads_are_restored_after_a_failing_network():
@@ -304,8 +313,11 @@ def test_onnxruntime_is_measured_too():
     ("modules", "shape", "options", "message"),
     [
         ({}, (1, 3), {}, "at least one network"),
-        ({"a": nn.Identity()}, (0, 3), {}, "each size of input_shape must be a positive integer, got 0"),
-        ({"a": nn.Identity()}, (3,), {}, "with a batch dimension"),
+        ({"a": nn.Identity()}, (0, 3), {}, r"all positive integers, got \(0, 3\); give one such as"),
+        ({"a": nn.Identity()}, (3,), {}, r"a batch and further sizes, all positive integers, got \(3,\)"),
+        ({"a": nn.Identity()}, 224, {}, "all positive integers, got 224; give one such as"),
+        ({"a": TINY}, (1, 3, 8, 8), {}, r"must be a torch\.nn\.Module, got the architecture tiny; build it by"),
+        ({"a": "tiny"}, (1, 3, 8, 8), {}, r"must be a torch\.nn\.Module, got 'tiny'; build it by cs\.create_model"),
         ({"a": nn.Identity()}, (1, 3), {"threads": 0}, "threads must be a positive integer"),
         ({"a": nn.Identity()}, (1, 3), {"rounds": 0}, "rounds must be a positive integer"),
         ({"a": nn.Identity()}, (1, 3), {"budget_seconds": 0}, "budget_seconds must be positive"),

@@ -274,8 +274,9 @@ def test_networks_of_other_libraries():
     [
         ((2, 16, 8), {}, "the network must take torch.float32 of shape"),
         ((2, 3, 8, 8), {}, "the network must take torch.float32 of shape"),
-        ((2, 16, 0, 8), {}, "each size of input_shape must be a positive integer, got 0"),
-        ((16,), {}, "batch dimension"),
+        ((2, 16, 0, 8), {}, r"all positive integers, got \(2, 16, 0, 8\); give one such as"),
+        ((16,), {}, "an input shape is a batch and further sizes"),
+        (224, {}, "all positive integers, got 224; give one such as"),
         (SHAPE, {"backend": "eagr"}, "unknown back end 'eagr'; did you mean 'eager'"),
         (SHAPE, {"threads": 0}, "threads must be a positive integer"),
         (SHAPE, {"passes": 0}, "passes must be a positive integer"),
@@ -286,6 +287,11 @@ def test_wrong_arguments_are_refused(shape, options, message):
     with pytest.raises(ValueError, match=message) as error:
         profiled(Net(), shape, **options)
     assert "\n" not in str(error.value)
+
+
+def test_an_architecture_is_no_module():
+    with pytest.raises(ValueError, match=r"must be a torch\.nn\.Module, got the architecture resnet18; build it by cs"):
+        profiled(cs.zoo.get("resnet18"), SHAPE)
 
 
 def test_the_middle_is_the_mean_of_the_middle_half():

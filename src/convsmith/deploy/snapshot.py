@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from typing import Any
 
 from torch import Tensor, nn
 
+from convsmith.arch import Architecture
+
 _COLLECTIONS = (OrderedDict, dict, set)
+
+
+def module_of(network: Any) -> nn.Module:
+    """The module that was given, without what `torch.compile` put around it; ValueError for what is none."""
+    if isinstance(network, nn.Module):
+        return getattr(network, "_orig_mod", network)
+    given = f"the architecture {network.name}" if isinstance(network, Architecture) else repr(network)
+    raise ValueError(f"a network must be a torch.nn.Module, got {given[:80]}; build it by cs.create_model")
 
 
 def snapshot(module: nn.Module, *, sharing: bool = False) -> nn.Module:
     """A deep copy in eval mode, which with `sharing` has the module's own parameters.
 
-    Raises ValueError for a module that cannot be copied.
+    Raises ValueError for what is no module, and for a module that cannot be copied.
     """
+    module = module_of(module)
     known: dict[int, object] = {id(parameter): parameter for parameter in module.parameters()} if sharing else {}
     known |= computed(module)
     for part in module.modules():  # each has a dozen that are empty, for its hooks: most of what there is to copy

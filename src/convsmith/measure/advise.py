@@ -8,6 +8,7 @@ from torch import nn
 
 from convsmith.arch import Architecture
 from convsmith.deploy import clock
+from convsmith.deploy.snapshot import module_of
 from convsmith.measure.advice.case import Case, is_meta
 from convsmith.measure.advice.elementwise import few_elementwise
 from convsmith.measure.advice.field import field_size
@@ -77,7 +78,7 @@ def advise(
         )
     architecture = network if isinstance(network, Architecture) else None
     cost(network, input_shape)
-    module = build(network).eval() if isinstance(network, Architecture) else network
+    module = build(network).eval() if isinstance(network, Architecture) else module_of(network)
     if timed and is_meta(module):
         raise ValueError("a module on the meta device has no weights to be timed with; build it on the CPU")
     case = Case(module, architecture, input_shape, task, batch_per_device, devices, device, timed, predictor)

@@ -15,12 +15,13 @@ import torch
 from torch import nn
 
 from convsmith.arch import Architecture, BlockSpec, remembered
+from convsmith.deploy.snapshot import module_of
 from convsmith.measure.count import Counts, ModuleCounts, OperatorCounts, count
-from convsmith.measure.fitting import check_shape, fitted
+from convsmith.measure.fitting import fitted
 from convsmith.measure.untouched import in_eval_mode
 from convsmith.network import output_shapes
 from convsmith.network.build import carried
-from convsmith.network.shapes import Shape, Shapes
+from convsmith.network.shapes import Shape, Shapes, check_shape
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,14 @@ def cost(network: nn.Module | Architecture, input_shape: Shape = (1, 3, 224, 224
     where the input does not fit.
     """
     if not isinstance(network, Architecture):
-        input_shape = check_shape(input_shape)
+        network, input_shape = module_of(network), check_shape(input_shape)
         with in_eval_mode(network), fitted(network, input_shape):
-            return _total((("", count(network, tuple(input_shape))),))
-    shapes: Shapes = (tuple(input_shape),)
+            return _total((("", count(network, input_shape)),))
+    input_shape = check_shape(input_shape, images=True)
+    shapes: Shapes = (input_shape,)
     parts: list[tuple[str, Counts]] = []
     channels: dict[tuple[int, int], int] = {}
-    for path, spec, behind in output_shapes(network, tuple(input_shape)):
+    for path, spec, behind in output_shapes(network, input_shape):
         parts.append((path, _block_counts(spec, carried(shapes, spec.carries))))
         shapes = behind
         if network.aux and path.startswith("stages."):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from convsmith.deploy.rounds import no_garbage_collection
+from convsmith.deploy.snapshot import module_of
 from convsmith.measure.observe import Event, ForReal, Span, module_calls, shapes_of
 from convsmith.measure.on_meta import OnMeta
 from convsmith.measure.operators import Cost
@@ -108,7 +109,7 @@ def count(module: nn.Module, *inputs: Input) -> Counts:
     Raises:
         ValueError: A shape has a negative size, or the module has parameters that only its first forward pass makes.
     """
-    return either_way(module, inputs, _observe)
+    return either_way(module_of(module), inputs, _observe)
 
 
 def either_way(module: nn.Module, inputs: Sequence[Input], observe: Observe[T]) -> T:
@@ -165,7 +166,7 @@ def _by_module(root: nn.Module, events: Sequence[Event], spans: Sequence[Span], 
     counted_from: dict[int, int] = {}
     calls = Counter(id(span.module) for span in spans)
     outputs = {id(span.module): span.output for span in spans}
-    calls[id(root)] = max(1, calls[id(root)])  # no hook sees the call of a root that is compiled or traced
+    calls[id(root)] = max(1, calls[id(root)])  # no hook sees the call of a root that is traced
     outputs[id(root)] = output
     for module, start, end, _ in reversed(spans):
         if end > counted_from.get(id(module), end):

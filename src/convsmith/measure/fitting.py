@@ -13,17 +13,6 @@ from convsmith.network.shapes import Shape
 FAILURES = (RuntimeError, AssertionError, IndexError, TypeError)  # of operators that do not take what they are given
 
 
-def check_shape(input_shape: Shape) -> Shape:
-    """The shape as a tuple; ValueError for anything but positive integers, a batch and at least one other size."""
-    shape = tuple(input_shape)
-    if len(shape) < 2 or any(type(size) is not int or size < 1 for size in shape):
-        raise ValueError(
-            f"an input shape is a batch and further sizes, all positive integers, got {shape}; give one such as "
-            "(1, 3, 224, 224)"
-        )
-    return shape
-
-
 @contextmanager
 def fitted(network: nn.Module, input_shape: Shape) -> Iterator[None]:
     """Turn what an operator says of an input that does not fit into a ValueError that names the module.

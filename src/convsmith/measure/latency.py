@@ -17,10 +17,11 @@ from convsmith.deploy.cores import pinned
 from convsmith.deploy.precision import precision_of
 from convsmith.deploy.prepare import Prepared
 from convsmith.deploy.rounds import Call
-from convsmith.deploy.snapshot import snapshot
+from convsmith.deploy.snapshot import module_of, snapshot
 from convsmith.measure.cuda_graph import captured
 from convsmith.measure.outputs import FirstOutput
 from convsmith.measure.timed import Timed, timed
+from convsmith.network.shapes import check_shape
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 LAYOUT_BACKENDS = ("eager", "compile")  # the others lay out activations as they like
@@ -91,8 +92,9 @@ def latencies(
 ) -> dict[str, Latency]:
     """The time of one forward pass of several networks, taken in turns, so that their ratios can be trusted.
 
-    The networks are copied first: neither their mode nor their running statistics change. On the CPU every thread of
-    this process is held on as many cores as threads compute, and may run where it could before afterwards.
+    The networks are copied first, without what `torch.compile` put around them: neither their mode nor their running
+    statistics change. On the CPU every thread of this process is held on as many cores as threads compute, and may run
+    where it could before afterwards.
 
     Args:
         modules: Any networks from one tensor to one tensor, in eager also to several, by name; ratios are to the first.
@@ -111,13 +113,13 @@ def latencies(
     """
     if not modules:
         raise ValueError("latencies needs at least one network, got none; give a mapping of name to module")
-    for size in input_shape:
-        clock.check_positive("each size of input_shape", size)
+    input_shape = check_shape(input_shape)
     on_cuda = clock.check_device(device).type == "cuda"
     _check_layout(layout, backend, input_shape)
     runs: dict[str, tuple[Prepared, Tensor]] = {}
     with clock.threads(threads):
-        for name, module in modules.items():
+        for name, given in modules.items():
+            module = module_of(given)
             example = torch.randn(input_shape, generator=torch.Generator().manual_seed(0)).to(device, _dtype(module))
             if layout != "contiguous":
                 module, example = _laid_out(module, example, LAYOUTS[layout])

@@ -17,13 +17,14 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from convsmith.arch import Architecture
 from convsmith.deploy.silence import reason
+from convsmith.deploy.snapshot import module_of
 from convsmith.measure.count import count
 from convsmith.measure.effective_field import EffectiveField, effective_field
 from convsmith.measure.fitting import FAILURES, fitted, place
 from convsmith.measure.reach.passes import Lines, Rows, exact_extents, unclipped_lines
 from convsmith.measure.untouched import in_eval_mode, twin
 from convsmith.network import build
-from convsmith.network.shapes import Shape
+from convsmith.network.shapes import Shape, check_shape
 
 Pair = tuple[float, float]
 
@@ -105,14 +106,10 @@ def receptive_field(
     Raises ValueError for a shape that is none of images, an unknown `at`, a module that returns no map, a forward pass
     that branches on values of a map, and an operator that cannot be followed.
     """
-    if len(input_shape) != 4 or any(type(size) is not int or size < 1 for size in input_shape):
-        raise ValueError(
-            f"an input shape is (N, C, H, W) in positive integers, got {tuple(input_shape)}; give one such as "
-            "(1, 3, 224, 224)"
-        )
-    module = build(network) if isinstance(network, Architecture) else _copied(network)
+    input_shape = check_shape(input_shape, images=True)
+    module = build(network) if isinstance(network, Architecture) else _copied(module_of(network))
     size = (input_shape[2], input_shape[3])
-    with in_eval_mode(module), fitted(module, tuple(input_shape)):
+    with in_eval_mode(module), fitted(module, input_shape):
         try:
             extents, assumptions = exact_extents(module, input_shape)
         except FAILURES as error:
@@ -143,7 +140,7 @@ def receptive_field(
 def _takes(module: nn.Module, input_shape: Shape) -> bool:
     """Whether the module runs on the input."""
     try:
-        count(module, tuple(input_shape))
+        count(module, input_shape)
     except Exception:
         return False
     return True

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from convsmith.arch import Architecture
+from convsmith.deploy.snapshot import module_of
 from convsmith.measure.cost import cost
 from convsmith.network import Network
 from convsmith.network.shapes import Shape
@@ -73,6 +74,7 @@ def summary(
         cost(network, input_shape)  # tells an input that does not fit
         with torch.device("meta"):
             network = Network(network)
+    network = module_of(network)
     counted = cost(network, input_shape)
     layers: list[Layer] = []
     seen: dict[int, str] = {}

@@ -24,6 +24,7 @@ def left_as_it_was(parts: Sequence[nn.Module]) -> Iterator[None]:
     """Puts back the attributes of these modules, the containers among them, and the random number generators.
 
     A forward pass may assign to attributes, fill a list or rebind a buffer: what it leaves there has no values.
+    Inside, what `Module.compile` has compiled runs as it is written.
     """
     before = [
         (state, state.copy() if state else ())
@@ -32,6 +33,8 @@ def left_as_it_was(parts: Sequence[nn.Module]) -> Iterator[None]:
     ]
     # The generators that all share: also numpy's old one, since `forward` may use it.
     generators = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    for attributes in map(vars, parts):
+        attributes.pop("_compiled_call_impl", None)
     try:
         yield
     finally:

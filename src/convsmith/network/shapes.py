@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -13,6 +13,19 @@ from convsmith.network.build import carried, refuse_choices
 
 Shape = tuple[int, ...]
 Shapes = tuple[Shape, ...]  # of the maps that flow along the chain, the current one last
+
+
+def check_shape(input_shape: object, *, images: bool = False) -> Shape:
+    """The shape as a tuple; ValueError for anything but a batch and further sizes, of `images` (N, C, H, W)."""
+    shape = tuple(input_shape) if isinstance(input_shape, Iterable) else input_shape
+    if (
+        not isinstance(shape, tuple)
+        or (len(shape) != 4 if images else len(shape) < 2)
+        or any(type(size) is not int or size < 1 for size in shape)
+    ):
+        rule = "(N, C, H, W) in positive integers" if images else "a batch and further sizes, all positive integers"
+        raise ValueError(f"an input shape is {rule}, got {shape}; give one such as (1, 3, 224, 224)")
+    return shape
 
 
 @remembered(most=65536)
@@ -39,14 +52,13 @@ def output_shapes(
     Raises ValueError, naming the block and what it was given, where the input does not fit the network.
     """
     refuse_choices(architecture)
-    if len(input_shape) != 4 or any(type(side) is not int or side < 1 for side in input_shape):
-        raise ValueError(f"an input shape is (N, C, H, W) in positive integers, got {tuple(input_shape)}")
+    input_shape = check_shape(input_shape, images=True)
     if input_shape[1] != architecture.in_channels:
         raise ValueError(
             f"{architecture.name} takes {architecture.in_channels} channels, got an input of {input_shape[1]}; "
             "give in_channels where the network is made"
         )
-    shapes: Shapes = (tuple(input_shape),)
+    shapes: Shapes = (input_shape,)
     listed = []
     for path, spec in architecture.blocks():
         try:

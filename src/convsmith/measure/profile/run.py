@@ -23,6 +23,7 @@ from convsmith.measure.profile.openvino import OpenVino
 from convsmith.measure.profile.result import Profile, Step
 from convsmith.measure.profile.slowdowns import eager_slowdowns
 from convsmith.measure.roofs import Roofs, device_roofs
+from convsmith.network.shapes import check_shape
 
 WARM_UP, FEWEST_PASSES = 3, 3
 
@@ -69,12 +70,12 @@ def profile(
 ) -> Profile:
     """Where the time of one forward pass goes, in eval mode and without gradients, on this device and back end.
 
-    A copy of the module runs; it is left untouched, also where its `forward` raises. Plain and watched passes take
-    turns. The time of each operator, and of the plain pass, is the mean of the middle half of its samples. On a CUDA
-    device the plain pass is replayed from a recording, where it can be recorded, so that Python's launches are in none
-    of the figures; what they cost is among the slowdowns. On one thread of the CPU a pass is timed by the processor
-    time of this process, which other work on the machine does not lengthen: a whole pass is seldom undisturbed, while a
-    single operator mostly is.
+    A copy of the module runs, without what `torch.compile` put around it; the module is left untouched, also where its
+    `forward` raises. Plain and watched passes take turns. The time of each operator, and of the plain pass, is the mean
+    of the middle half of its samples. On a CUDA device the plain pass is replayed from a recording, where it can be
+    recorded, so that Python's launches are in none of the figures; what they cost is among the slowdowns. On one thread
+    of the CPU a pass is timed by the processor time of this process, which other work on the machine does not lengthen:
+    a whole pass is seldom undisturbed, while a single operator mostly is.
 
     Args:
         module: Any network from one tensor to one tensor, and of float32; in eager to several tensors, and of any type.
@@ -89,8 +90,7 @@ def profile(
     Raises ValueError for wrong arguments and for a network that the back end cannot run, and ImportError for a back end
     that is not installed.
     """
-    for size in input_shape:
-        clock.check_positive("each size of input_shape", size)
+    input_shape = check_shape(input_shape)
     clock.check_positive("threads", threads)
     clock.check_positive("passes", passes)
     place = clock.check_device(device)
