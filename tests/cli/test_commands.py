@@ -458,6 +458,8 @@ def test_train_trains_where_it_is_told(convsmith, monkeypatch):
         (("cost", "missing.json"), "there is no architecture file missing.json"),
         (("cost", "timm:resnet5"), "unknown network 'timm:resnet5'; did you mean"),
         (("cost", "timm:resnet18.a9_in1k"), "unknown network 'timm:resnet18.a9_in1k'; did you mean resnet18.a"),
+        (("cost", "torchvision:r3d_18"), "); a command gives a batch of images (N, C, H, W), whose side is --input-s"),
+        (("cost", "torchvision:raft_small"), "takes one input, and RAFT takes image1, image2; a command gives a batch"),
         (("cost", "keras:resnet50"), "unknown library 'keras'"),
         (("cost", "broken.json"), "broken.json is no architecture file: no JSON"),
         (("cost", "unknown.json"), "stem[0]: unknown block 'conv_norm_acts'; did you mean 'conv_norm_act'"),

@@ -119,12 +119,24 @@ def test_another_modules_input_that_does_not_fit_is_told(measured, shape, messag
 
 
 def test_a_module_that_holds_others_is_named_by_its_class():
-    class Two(Deeper):
-        def forward(self, a, b):
-            return self.inner(a) + self.inner(b)
+    class Indexing(Deeper):
+        def forward(self, x):
+            return self.inner(x)[0, 0, 0, 0, 0]
 
-    with pytest.raises(ValueError, match=r"and fails in Two \(.*missing 1 required positional argument: 'b'\); give"):
-        cs.measure.cost(Two(), (1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"and fails in Indexing \(.*; give input_shape, batch included"):
+        cs.measure.cost(Indexing(), (1, 3, 8, 8))
+
+
+class Two(Deeper):
+    def forward(self, a, b, scale=1):
+        return self.inner(a) + self.inner(b) * scale
+
+
+@pytest.mark.parametrize("measured", [cs.measure.cost, cs.measure.summary, cs.measure.receptive_field, advised])
+def test_a_module_of_several_inputs_is_sent_to_count(measured):
+    with pytest.raises(ValueError, match=r"takes one input, and Two takes a, b; give all .* to cs\.measure\.count: c"):
+        measured(Two(), (1, 3, 8, 8))
+    assert count(Two(), (1, 3, 8, 8), (1, 3, 8, 8)).macs == 2 * 36 * 27 * 4
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,10 @@ from convsmith.cli.app import app
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 PATHS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 GO_ON = ("calibrate", "search", "train", "demo")  # where they were stopped
+OTHER_INPUTS = (
+    "a command gives a batch of images (N, C, H, W), whose side is --input-size; measure networks of other inputs by "
+    "cs.measure.count in Python"
+)
 COMMANDS = (
     "list",
     "show",
@@ -48,7 +52,8 @@ def main() -> None:
         warnings.showwarning = _in_one_line
         app()
     except (ValueError, ImportError) as error:
-        _end(error, f"{error}", 2)
+        wrong = getattr(error, "wrong", None)  # of an input: its remedy is a line of Python
+        _end(error, f"{wrong}; {OTHER_INPUTS}" if wrong else f"{error}", 2)
     except PATHS as error:
         # The system's own words know neither rule nor remedy.
         words = f"{error.filename} cannot be used ({error.strerror}); look at the path" if error.errno else f"{error}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import Parameter, signature
 
 from torch import nn
 
@@ -13,9 +14,17 @@ from convsmith.network.shapes import Shape
 FAILURES = (RuntimeError, AssertionError, IndexError, TypeError)  # of operators that do not take what they are given
 
 
+class InputError(ValueError):
+    """An input that a network does not take: what is wrong, and what to do about it where Python is written."""
+
+    def __init__(self, wrong: str, remedy: str):
+        super().__init__(f"{wrong}; {remedy}")
+        self.wrong = wrong
+
+
 @contextmanager
 def fitted(network: nn.Module, input_shape: Shape) -> Iterator[None]:
-    """Turn what an operator says of an input that does not fit into a ValueError that names the module.
+    """Turn what an operator says of an input that does not fit into an InputError that names the module.
 
     An error that the code of a `forward` raises by itself, in no operator, passes as it is; a ValueError is converted
     where torch's own code raised it.
@@ -27,11 +36,26 @@ def fitted(network: nn.Module, input_shape: Shape) -> Iterator[None]:
             raise
         if type(error) is not RuntimeError and not _running(error):
             raise
-        where = place(network, error)
-        raise ValueError(
-            f"{type(network).__name__} must take an input of shape {input_shape}, and fails in {where} "
-            f"({reason(error)}); give input_shape, batch included, as the network takes it"
+        name, needed = type(network).__name__, _required(network)
+        if len(needed) > 1:
+            raise InputError(
+                f"what is measured takes one input, and {name} takes {', '.join(needed)}",
+                "give all of them, as shapes or tensors, to cs.measure.count: count(module, (1, 3, 224, 224), (1, 10))",
+            ) from error
+        raise InputError(
+            f"{name} must take an input of shape {input_shape}, and fails in {place(network, error)} ({reason(error)})",
+            "give input_shape, batch included, as the network takes it",
         ) from error
+
+
+def _required(network: nn.Module) -> list[str]:
+    """The arguments that its forward pass cannot go without."""
+    places = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    try:
+        parameters = signature(network.forward).parameters.values()
+    except (TypeError, ValueError):  # a traced one, say
+        return []
+    return [own.name for own in parameters if own.default is Parameter.empty and own.kind in places]
 
 
 def place(network: nn.Module, error: BaseException) -> str:
