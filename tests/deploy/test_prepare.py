@@ -325,7 +325,8 @@ class TwoOutputs(nn.Module):
     [
         (network(), {"backend": "onnxruntme"}, "unknown back end 'onnxruntme'; did you mean 'onnxruntime'?"),
         (network(), {"backend": "xyz"}, "unknown back end 'xyz'; there are compile, eager, "),
-        (network(), {"precision": "int8"}, "unknown precision 'int8'; the precisions are float64, float32"),
+        (network(), {"precision": "int4"}, "unknown precision 'int4'; the precisions are float64, float32"),
+        (network(), {"precision": "int8"}, r"int8 is calibrated with some; quantise by cs\.deploy\.quantize, or"),
         ("resnet18", {}, r"a network must be a torch\.nn\.Module, got 'resnet18'; build it by cs\.create_model"),
         (network(), {"backend": "eager", "threads": 0}, "threads must be a positive integer"),
         (nn.Linear(3, 3), {"backend": "eager"}, "the network must take"),

@@ -117,7 +117,7 @@ def test_files_that_do_not_work_are_not_left(only, tmp_path, settings, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precisions": ["int8"]}, "unknown precision 'int8'"),
+        ({"precisions": ["int8"]}, r"int8 is calibrated with some; quantise by cs\.deploy\.quantize"),
         ({"threads": 0}, "threads must be a positive integer"),
         ({"backend": "numy"}, "unknown back end 'numy'; did you mean 'numpy'"),
         ({"backend": "numpy", "precisions": ["bfloat16"]}, "computes in float32, and bfloat16 is asked for"),

@@ -67,6 +67,11 @@ def architecture_for(name: str, data: DataSet) -> Architecture:
 
     if name.endswith(".json"):
         return zoo.find(name)
+    if ":" in name:
+        raise ValueError(
+            f"a zoo name or a .json file is asked for, and {name} is a network of another library; in Python "
+            "cs.train.fit trains any module, and cs.deploy.quantize quantises it"
+        )
     channels, side, _ = data.input_shape
     classic = zoo.get(name, num_classes=data.num_classes, in_channels=channels)
     return zoo.for_small_inputs(classic, side)

@@ -37,6 +37,11 @@ def precision_of(x: Tensor) -> str:
 
 def check_precision(precision: str | None) -> None:
     """Raise ValueError for a word that is no precision; None is allowed."""
+    if precision == "int8":
+        raise ValueError(
+            "a precision must need no data, and int8 is calibrated with some; quantise by cs.deploy.quantize, or by "
+            "`convsmith quantize`"
+        )
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; the precisions are {', '.join(PRECISIONS)}")
 
