@@ -1,4 +1,4 @@
-"""The Python of the guide's pages runs as it stands there, each page from its first line to its last."""
+"""The Python of the guide's pages runs as it stands there, each page, or a section of it, from first line to last."""
 
 import re
 import runpy
@@ -10,10 +10,13 @@ GUIDE = Path(__file__).parents[1] / "docs/guide"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["nn", "zoo"])
-def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("page", "section"), [("nn", ""), ("zoo", ""), ("deploy", "### A folder to ship\n")])
+def test_the_code_of_a_page_runs(page, section, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", (GUIDE / f"{page}.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    text = (GUIDE / f"{page}.md").read_text()
+    if section:
+        text = text.partition(section)[2].partition("\n##")[0]
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     assert blocks
     (tmp_path / f"{page}.py").write_text("\n".join(blocks))
     runpy.run_path(f"{page}.py")
