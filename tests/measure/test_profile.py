@@ -1,5 +1,6 @@
 import json
 import sys
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -12,7 +13,8 @@ from convsmith.measure.profile import CATEGORIES, Profile, Step, profile
 from convsmith.measure.profile.faults import fault_ms
 from convsmith.measure.profile.run import middle
 from convsmith.measure.profile.slowdowns import eager_slowdowns
-from convsmith.measure.roofs import Roofs, device_roofs
+from convsmith.measure.roofs import Roofs, _timed, device_roofs
+from tests.hand_clock import HandClock
 from tests.measure.untouched import state
 
 ROOFS = Roofs(gmacs_per_s=100.0, source="made up", copies=((2**10, 50.0), (2**20, 200.0), (2**30, 20.0)))
@@ -343,6 +345,27 @@ def test_the_roofs_of_this_device(monkeypatch):
     assert found.source.split(",")[0] in ("torch", "ONNX Runtime", "OpenVINO")
     assert [size for size, _ in found.copies] == [2**12, 2**14]
     assert all(rate > 0 for _, rate in found.copies)
+
+
+def test_what_takes_long_is_called_once_or_twice(monkeypatch):
+    """In a type that the processor lacks, a matrix product takes seconds."""
+    hand, calls = HandClock(monkeypatch), Counter()
+
+    def work(name, *seconds):
+        takes = hand.takes(*seconds)
+        return lambda: (calls.update([name]), takes())
+
+    works = {
+        "slow": (5, work("slow", 1.2)),
+        "long": (6, work("long", 0.5, 0.3)),
+        "late": (7, work("late", 0.5, *[0.001] * 10**4)),
+    }
+    found = _timed(works, "cpu", threads=2)
+    assert {name: work for name, (work, _) in found.items()} == {"slow": 5, "long": 6, "late": 7}
+    assert [ms for _, ms in found.values()] == pytest.approx([1200, 300, 1])
+    assert (calls["slow"], calls["long"]) == (1, 2)
+    assert calls["late"] > 9
+    assert _timed({"slow": works["slow"]}, "cpu", threads=2) == {"slow": (5, pytest.approx(1200))}
 
 
 @pytest.mark.gpu
