@@ -59,6 +59,7 @@ def test_batch_norm_is_right_for_a_large_batch_and_group_norm_for_a_small_one():
     assert small.architecture.stem[0].get("norm") == cs.spec(GroupNorm, groups=8)  # 32 and 16 do not divide 24
     assert norms(small.architecture, batch_per_device=2) == []
     assert small.gain.macs_ratio == small.gain.params_ratio == 1
+    assert small.edit == "take group_norm or batch_renorm (nn.swap_norm)"
 
 
 def test_several_devices_share_their_statistics():
@@ -77,4 +78,6 @@ def test_gan_and_multi_task_get_gradient_normalisation_whatever_the_norm():
 def test_norms_of_torch_are_known_too():
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.SyncBatchNorm(4))
     assert norms(module, batch_per_device=2, devices=8)[0].where == ("1",)
-    assert norms(module, batch_per_device=2, devices=1)[0].where == ("1", "3")
+    (found,) = norms(module, batch_per_device=2, devices=1)
+    assert found.where == ("1", "3")
+    assert found.edit == "take group_norm or batch_renorm (in the place of each, in the module's own code)"

@@ -91,13 +91,14 @@ def norm(case: Case) -> Iterator[Finding]:
     if wrong:
         names = sorted({norms_of(case.network)[path] for path in wrong})
         edited = _swapped(case, choice.best)
+        how = "nn.swap_norm" if case.architecture is not None else "in the place of each, in the module's own code"
         yield Finding(
             rule="norm",
             where=tuple(wrong),
             value=case.batch_per_device,
             unit="images on a device",
             reason=f"{', '.join(names)} here; {choice.reason}",
-            edit=f"take {' or '.join(choice.best)} (nn.swap_norm)",
+            edit=f"take {' or '.join(choice.best)} ({how})",
             architecture=edited,
         )
     if choice.normalise_gradients:
