@@ -254,6 +254,46 @@ def test_a_converted_network_fits_the_architecture_of_converted_blocks():
     torch.testing.assert_close(built(x), trained(x), rtol=0, atol=1e-10)
 
 
+def fully_condensed(architecture):
+    trained = cs.create_model(architecture).eval()
+    for module in trained.modules():
+        if isinstance(module, LearnedGroupConv2d):
+            module.condense(module.condensation - 1)
+    return trained
+
+
+def test_a_converted_network_is_saved_with_the_architecture_that_it_has(tmp_path):
+    trained = fully_condensed(network(False).replace(found_by="hand"))
+    converted = condense_network(trained)
+    assert converted.architecture == network(True)
+    assert converted.architecture.found_by == "hand"
+    assert trained.architecture == network(False), "the network was changed"
+    assert condense_network(converted).architecture == converted.architecture
+    shape = (1, 3, 16, 16)
+    assert cs.measure.cost(converted, shape).macs == cs.measure.cost(converted.architecture, shape).macs
+    converted.save_weights(tmp_path / "condensed.safetensors")
+    x = torch.randn(shape)
+    torch.testing.assert_close(cs.create_model(tmp_path / "condensed.safetensors").eval()(x), trained(x))
+
+
+def test_learned_groups_are_converted_wherever_the_architecture_has_them(tmp_path):
+    learned = cs.spec(LearnedGroupConv2d, 16, drop_rate=0.1, act="swish")
+    classifier = cs.spec(CondenseClassifier, 3)
+    architecture = cs.Architecture(
+        stem=[cs.spec(cs.nn.ConvNormAct, 16)],
+        stages=[[learned, cs.spec(cs.nn.Sequence, blocks=(learned, cs.spec(CondenseLayer, growth_rate=8)))]],
+        head=classifier,
+        aux=[(0, 0, classifier)],
+    )
+    trained = fully_condensed(architecture)
+    converted = condense_network(trained)
+    path = tmp_path / "condensed.safetensors"
+    converted.save_weights(path)
+    loaded, x = cs.create_model(path).eval(), torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(loaded.forward_aux(x), trained.forward_aux(x))
+    assert not any(isinstance(module, LearnedGroupConv2d) for module in loaded.modules())
+
+
 def test_the_converted_form_costs_what_its_groups_cost():
     full, condensed = (
         cs.measure.cost(layer, (1, 32, 6, 6))

@@ -1,11 +1,14 @@
-"""The layer and the head of CondenseNet (Huang et al. 2018, arXiv:1711.09224), trained and shipped."""
+"""The layer, the head and whole networks of CondenseNet (Huang et al. 2018, arXiv:1711.09224), trained and shipped."""
 
 from __future__ import annotations
+
+import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from convsmith.arch import BlockSpec, block
+from convsmith.arch import Architecture, BlockSpec, block, spec
 from convsmith.nn.dense import NormActConv
 from convsmith.nn.learned_group import CondensedConv2d, LearnedGroupConv2d
 from convsmith.nn.norm import BATCH_NORM
@@ -79,3 +82,41 @@ class CondenseClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, num_classes)."""
         return self.linear(self.pool(x)).flatten(1)
+
+
+def condense_network(network: nn.Module) -> nn.Module:
+    """A copy of a trained network with every learned group convolution as it is shipped; the outputs are the same.
+
+    Names of modules stay, and the copy's `architecture` is that of the blocks with `condensed=True`, which fits the
+    weights. Another block that holds a learned group convolution needs this argument too.
+    """
+    if isinstance(network, LearnedGroupConv2d):
+        return network.condensed()
+    network = copy.deepcopy(network)
+    parents: list[Any] = list(network.modules())
+    for parent in parents:
+        for name, child in parent.named_children():
+            if isinstance(child, LearnedGroupConv2d):
+                setattr(parent, name, child.condensed())
+        if isinstance(getattr(parent, "architecture", None), Architecture):
+            parent.architecture = _condensed_architecture(parent.architecture)
+    return network
+
+
+def _condensed_architecture(architecture: Architecture) -> Architecture:
+    parts = {part: _condensed(getattr(architecture, part)) for part in ("stem", "stages", "neck", "head", "aux")}
+    condensed = architecture.replace(**parts, found_by=architecture.found_by)
+    return architecture if condensed == architecture else condensed
+
+
+def _condensed(node: Any) -> Any:
+    if isinstance(node, tuple):
+        return tuple(map(_condensed, node))
+    if not isinstance(node, BlockSpec):
+        return node
+    arguments = {name: _condensed(value) for name, value in node.arguments}
+    if node.block == "learned_group_conv2d":
+        del arguments["drop_rate"]
+        return spec(CondensedConv2d, **arguments)
+    condensed = BlockSpec(node.block, arguments.items())
+    return condensed.replace(condensed=True) if condensed.has("condensed") else condensed

@@ -180,18 +180,3 @@ def group_lasso(network: nn.Module) -> Tensor:
     """The group lasso of all learned group convolutions of a network together: a term of its loss."""
     layers = (module for module in network.modules() if isinstance(module, LearnedGroupConv2d))
     return sum((layer.group_lasso() for layer in layers), torch.zeros(()))
-
-
-def condense_network(network: nn.Module) -> nn.Module:
-    """A copy of a trained network with every learned group convolution as it is shipped; the outputs are the same.
-
-    Names of modules stay: the copy's state dict also fits the network built from the blocks with `condensed=True`.
-    """
-    if isinstance(network, LearnedGroupConv2d):
-        return network.condensed()
-    network = copy.deepcopy(network)
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, LearnedGroupConv2d):
-                setattr(parent, name, child.condensed())
-    return network
