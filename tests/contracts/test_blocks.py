@@ -8,8 +8,8 @@ import torch
 
 import convsmith as cs
 from convsmith.arch import BlockSpec, block_names, registered
-from convsmith.arch.integers import is_integral
-from convsmith.nn import BatchNorm, Branches, ConvNormAct, Identity, MaxPool
+from convsmith.arch.arguments import has_options, is_integral
+from convsmith.nn import BatchNorm, Branches, ConvNormAct, Identity, MaxPool, SENetBottleneck
 from convsmith.testing import BlockContract
 
 # Arguments for blocks whose required ones are more than a width, and further calls worth the contract.
@@ -185,6 +185,30 @@ def test_no_block_is_built_with_numbers_that_are_not_integers_where_it_has_integ
                     entry.constructor(**arguments)
                 asked += 1
     assert asked > 500
+
+
+def test_no_block_takes_what_is_no_option_for_one():
+    asked = set()
+    for call in calls():
+        entry, in_channels = registered(call.block), IN_CHANNELS.get(call.block, 16)
+        for name, parameter in entry.signature.parameters.items():
+            if "Literal" not in str(parameter.annotation):
+                continue
+            assert has_options(parameter.annotation), f"{entry.name}.{name} is not checked"
+            for wrong in ("none of them", 1.5, ("none of them", 4)):
+                arguments = {"in_channels": in_channels, **dict(call.arguments), name: wrong}
+                with pytest.raises(ValueError, match=rf"^{entry.name}\.{name} must be .*, got "):
+                    entry.constructor(**arguments)
+            asked.add((entry.name, name))
+    assert {("bottleneck", "stride_in"), ("shuffle_unit_v2", "split"), ("aux_classifier", "windows")} < asked
+    assert {("senet_bottleneck", "shortcut_kernel_size"), ("nas_cell", "project_previous")} < asked
+
+
+@pytest.mark.parametrize("wrong", [5, 3.0, True, "3"])
+def test_an_option_is_of_its_type(wrong):
+    with pytest.raises(ValueError, match=r"^senet_bottleneck\.shortcut_kernel_size must be one of 1, 3, got "):
+        SENetBottleneck(8, 16, shortcut_kernel_size=wrong)
+    assert SENetBottleneck(8, 16, shortcut_kernel_size=1).shortcut.conv.kernel_size == (1, 1)
 
 
 @pytest.mark.parametrize(

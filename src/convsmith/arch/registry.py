@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from convsmith.arch.integers import checking
+from convsmith.arch.arguments import checking
 
 C = TypeVar("C", bound=type[Any])
 
@@ -44,7 +44,8 @@ def block(name: str, *, carries: int = 1) -> Callable[[C], C]:
 
     The class takes `in_channels` first (a tuple of channels when `carries > 1`), has serialisable arguments and an
     attribute `out_channels`. The same class defined again, as in a notebook, takes the place of the one before.
-    Built with a float or a bool where its signature has an integer, the class raises TypeError.
+    Built with a float or a bool where its signature has an integer, the class raises TypeError, with what is none of
+    the options of a `Literal` there, ValueError.
     """
     if not name.isidentifier() or name != name.lower():
         raise ValueError(f"a block's name must be snake_case, got {name=}")

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block, registered
-from convsmith.nn.channels import check_option
 
 IN_PLACE = ("relu", "relu6")  # their backward pass needs only the output, so it may replace the input
 OTHER_NAMES = {"silu": "swish", "hswish": "hard_swish", "hardswish": "hard_swish"}
@@ -132,7 +131,6 @@ class Swish(_Activation):
 
     def __init__(self, in_channels: int, *, beta: Literal["fixed", "channel", "shared"] = "fixed"):
         super().__init__(in_channels)
-        check_option("beta", beta, ("fixed", "channel", "shared"))
         if beta != "fixed":
             self.beta = nn.Parameter(torch.ones(in_channels if beta == "channel" else 1))
         self.trained = beta != "fixed"

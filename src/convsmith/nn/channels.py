@@ -28,9 +28,3 @@ def check_odd_kernel(kernel_size: int) -> None:
     """Raise ValueError unless the kernel has a middle, so that padding on both sides alike keeps the size of a map."""
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd here, got {kernel_size=}; take {max(1, kernel_size + 1)}")
-
-
-def check_option(name: str, value: object, options: tuple[str, ...]) -> None:
-    """Raise ValueError unless the value is one of the options."""
-    if value not in options:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")

@@ -15,7 +15,7 @@ from typing import Literal
 from torch import nn
 
 from convsmith.arch import BlockSpec, block
-from convsmith.nn.channels import check_divisible, check_odd_kernel, check_option
+from convsmith.nn.channels import check_divisible, check_odd_kernel
 from convsmith.nn.conv import ConvNormAct
 from convsmith.nn.norm import BATCH_NORM
 
@@ -117,7 +117,6 @@ class AsymmetricConv2d(nn.Sequential):
     ):
         super().__init__()
         check_odd_kernel(kernel_size)
-        check_option("first", first, ("1xk", "kx1"))
         hidden = hidden_channels or out_channels
         row, column = (1, kernel_size), (kernel_size, 1)
         kernels = (row, column) if first == "1xk" else (column, row)

@@ -64,8 +64,6 @@ class IrregularConv2d(nn.Module):
                 f"positions count from a middle tap: kernel_size must be odd, got {kernel_size=}; take "
                 f"{max(1, kernel_size + 1)}"
             )
-        if share not in _KERNELS:
-            raise ValueError(f"share must be one of {', '.join(map(repr, _KERNELS))}, got {share!r}")
         self.share, self.stride, self.dilation, self.groups = share, stride, dilation, groups
         self.border = kernel_size // 2 * dilation
         self.padding = self.border if padding is None else padding

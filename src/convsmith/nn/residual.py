@@ -141,6 +141,4 @@ def build_shortcut(in_channels: int, out_channels: int, stride: int, norm: Block
 
 def _squeeze_excite(widths: dict[str, int], position: str, se_ratio: float, norm: BlockSpec | None) -> nn.Module:
     """Squeeze-and-excitation for the channels at that position."""
-    if position not in widths:
-        raise ValueError(f"se_position must be one of {', '.join(map(repr, widths))}, got {position!r}")
     return build_squeeze_excite(widths[position], se_ratio, widths[position], norm=norm)

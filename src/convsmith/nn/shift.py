@@ -62,8 +62,6 @@ class Shift(Unsaved):
             )
         if min(dilation, stride) < 1:
             raise ValueError(f"dilation and stride of a shift must be positive, got {dilation=} and {stride=}")
-        if assignment not in ("contiguous", "interleaved"):
-            raise ValueError(f"the assignment must be 'contiguous' or 'interleaved', got {assignment!r}")
         self.kernel_size = kernel_size
         self.dilation = dilation
         self.stride = stride

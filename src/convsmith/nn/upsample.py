@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
-from convsmith.nn.channels import check_odd_kernel, check_option
+from convsmith.nn.channels import check_odd_kernel
 from convsmith.nn.norm import build_norm
 
 
@@ -48,7 +48,6 @@ class Deconvolution(nn.Sequential):
                 "kernel_size must be at least upscale_factor, as gaps stay between the windows otherwise, got "
                 f"{kernel_size=} and {upscale_factor=}"
             )
-        check_option("init", init, ("default", "bilinear"))
         if upscale_factor == 1:
             check_odd_kernel(kernel_size)
         uneven = (kernel_size - upscale_factor) % 2
@@ -111,7 +110,6 @@ class Upsample(nn.Module):
     ):
         super().__init__()
         check_upscale_factor(upscale_factor)
-        check_option("mode", mode, ("nearest", "bilinear", "top_left"))
         self.upscale_factor = upscale_factor
         self.mode = mode
         self.out_channels = in_channels
