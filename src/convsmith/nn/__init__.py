@@ -23,7 +23,7 @@ from convsmith.nn.expression_act import BINARY, UNARY, ExpressionActivation
 from convsmith.nn.fractal import FractalBlock, single_column
 from convsmith.nn.ghost_batch_norm import GhostBatchNorm
 from convsmith.nn.global_conv import BoundaryRefinement, GlobalConv2d, LargeSeparableConv2d
-from convsmith.nn.gradient_norm import BlockNormalizedGradient, GradNorm, gradient_penalty
+from convsmith.nn.gradient_norm import GradNorm, gradient_penalty
 from convsmith.nn.gradually_updated import GraduallyUpdated
 from convsmith.nn.group_norm import GroupNorm, LayerNorm
 from convsmith.nn.inception import AuxClassifier, Inception, LocalResponseNorm
@@ -36,6 +36,7 @@ from convsmith.nn.learned_group import CondensedConv2d, LearnedGroupConv2d, grou
 from convsmith.nn.moved_bins import deformable_roi_pool
 from convsmith.nn.native import build_operators
 from convsmith.nn.norm import BATCH_NORM, BatchNorm, MeanOnlyBatchNorm
+from convsmith.nn.normalized_gradient import BlockNormalizedGradient
 from convsmith.nn.poly_residual import PolyResidual
 from convsmith.nn.pool import AvgPool, MaxPool
 from convsmith.nn.precise_batch_norm import precise_batch_norm
