@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch import nn
+from torch import distributed as dist, multiprocessing, nn
 from torch.nn import functional as F
 
 from convsmith.nn import GradNorm, gradient_penalty
@@ -138,24 +138,81 @@ def test_gradnorm_wants_tasks_and_their_initial_losses(arguments):
         GradNorm(**arguments)
 
 
-@pytest.mark.parametrize("first", [0.0, -0.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("first", [0.0, -0.0, -2.0, float("nan"), float("inf")])
 def test_gradnorm_wants_initial_losses_to_divide_by(first):
-    with pytest.raises(
-        ValueError, match=r"initial losses must be finite and other than 0.*got initial_losses=.*; state"
-    ):
+    with pytest.raises(ValueError, match=r"initial losses must be finite and above 0.*got initial_losses=.*; state"):
         GradNorm(2, initial_losses=(first, 1.0))
 
 
-def test_a_first_loss_of_zero_is_refused_and_leaves_no_trace():
+@pytest.mark.parametrize("first", [0.0, -3.0])
+def test_a_first_loss_that_is_not_positive_is_refused_and_leaves_no_trace(first):
     shared = torch.zeros(1, requires_grad=True)
     gradnorm = GradNorm(2)
-    with pytest.raises(ValueError, match=r"first loss of a task must be other than 0.*got \[0.0, 10.0\]; state"):
-        gradnorm.balance([shared.sum(), shared.sum() + 10], shared)
+    with pytest.raises(ValueError, match=rf"first loss of a task must be above 0.*got {first} for task 1; state"):
+        gradnorm.balance([shared.sum() + 10, shared.sum() + first], shared)
     assert gradnorm.weights.grad is None
     assert gradnorm.initial_losses.isnan().all()
     stated = GradNorm(2, initial_losses=(2.0, 10.0))
     stated.balance([shared.sum(), shared.sum() + 10], shared)  # later losses may be 0
     assert stated.weights.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        ((4.0, -0.5), "must not be negative, .*got -0.5 for task 1; add a constant"),
+        ((-1.0, 1.0), "must not be negative, .*got -1.0 for task 0; add a constant"),
+        ((0.0, 0.0), r"one task at least must have a loss above 0, .*got \[0.0, 0.0\]; leave"),
+    ],
+)
+def test_losses_without_a_rate_are_refused(losses, message):
+    shared = torch.zeros(1, requires_grad=True)
+    gradnorm = GradNorm(2)
+    gradnorm.balance([shared.sum() + 4, shared.sum() + 1], shared)
+    gradnorm.weights.grad = None
+    with pytest.raises(ValueError, match=message):
+        gradnorm.balance([shared.sum() + loss for loss in losses], shared)
+    assert gradnorm.weights.grad is None
+
+
+def balanced(xs, **arguments):
+    """The weights and first losses after a step for each batch, of a network that stays as it is."""
+    torch.manual_seed(0)
+    network, gradnorm = ThreeHeads(), GradNorm(3, **arguments).double()
+    optimizer = torch.optim.SGD(gradnorm.parameters(), lr=0.05)
+    for x in xs:
+        gradnorm.balance(network(x), network.shared.weight)
+        optimizer.step()
+        gradnorm.renormalise()
+    return {name: value.detach() for name, value in gradnorm.state_dict().items()}
+
+
+def batches():
+    return torch.randn(4, 6, 5, dtype=T, generator=torch.Generator().manual_seed(1))
+
+
+def work(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    own = batches().chunk(2, dim=1)[rank]
+    found = {"joined": balanced(own), "apart": balanced(own, group_size=1)}
+    dist.destroy_process_group()
+    torch.save(found, f"{folder}/{rank}.pt")
+
+
+def test_processes_have_the_weights_of_the_joined_batch(tmp_path):
+    multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    torch.testing.assert_close(ranks[0]["joined"], balanced(batches()))
+    torch.testing.assert_close(ranks[0]["joined"], ranks[1]["joined"], rtol=0, atol=0)
+    for found, own in zip(ranks, batches().chunk(2, dim=1), strict=True):
+        torch.testing.assert_close(found["apart"], balanced(own))
+        assert not torch.allclose(found["apart"]["weights"], found["joined"]["weights"], rtol=1e-3)
+
+
+def test_a_group_has_a_process():
+    with pytest.raises(ValueError, match="at least one process, got group_size=0; None means all"):
+        GradNorm(2, group_size=0)
 
 
 def test_the_penalty_of_a_linear_critic_is_known():

@@ -36,8 +36,7 @@ class CrossDeviceBatchNorm(BatchNorm):
     """
 
     def __init__(self, in_channels: int, *, group_size: int | None = None, eps: float = 1e-5, momentum: float = 0.1):
-        if group_size is not None and group_size < 1:
-            raise ValueError(f"a group needs at least one process, got {group_size=}; None means all of them")
+        check_group_size(group_size)
         super().__init__(in_channels, eps=eps, momentum=momentum)
         self.group_size = group_size
 
@@ -53,6 +52,12 @@ class CrossDeviceBatchNorm(BatchNorm):
             self.running_var.add_(momentum * (variance * count / (count - 1) - self.running_var))
         normalised: Tensor = y
         return normalised
+
+
+def check_group_size(group_size: int | None) -> None:
+    """Raise ValueError for a group of no process."""
+    if group_size is not None and group_size < 1:
+        raise ValueError(f"a group needs at least one process, got {group_size=}; None means all of them")
 
 
 def process_group(group_size: int | None) -> dist.ProcessGroup | None:
