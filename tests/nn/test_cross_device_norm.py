@@ -83,6 +83,18 @@ def precise_on_a_rank(rank, sizes):
     return {"joined": joined.state_dict(), "apart": apart.state_dict()}
 
 
+def precise_on_one_rank(rank, sizes):
+    """The other ranks have no batches, and no rank has any for the second norm."""
+    own = [share(x, sizes, rank) for x in layer_maps(sum(sizes))[0]]
+    net = nn.ModuleList([BatchNorm(4), BatchNorm(4)]).double()
+    names = precise_batch_norm(net, own if rank == 0 else [], forward=net[0], all_ranks=True)
+    try:
+        precise_batch_norm(net, [], all_ranks=True)
+    except ValueError as error:
+        return {"names": names, "message": str(error), "state": net.state_dict()}
+    return {}
+
+
 def penalty(norm, x):
     """Gradients of a gradient's square."""
     (dx,) = torch.autograd.grad(norm(x.requires_grad_()).pow(3).sum(), x, create_graph=True)
@@ -132,6 +144,7 @@ def work(rank, folder):
             found[world, "singles"] = message_on_a_rank(rank, (1, 1, 1))
         if world == 2:
             found["precise"] = precise_on_a_rank(rank, (3, 1))
+            found["precise on one"] = precise_on_one_rank(rank, (3, 1))
             found["penalty"] = penalty_on_a_rank(rank, (3, 1))
             found["half"] = half_on_a_rank(rank, (3, 1))
         dist.destroy_process_group()
@@ -223,6 +236,16 @@ def test_precise_statistics_are_pooled_over_ranks(ranks):
         for state in result["precise"].values():
             torch.testing.assert_close(state["running_mean"], values.mean(1))
             torch.testing.assert_close(state["running_var"], values.var(1))
+
+
+def test_precise_statistics_are_pooled_with_ranks_that_have_no_batch(ranks):
+    values = torch.cat([share(x, (3, 1), 0) for x in layer_maps(4)[0]]).transpose(0, 1).flatten(1)
+    for result in (result["precise on one"] for result in ranks[:2]):
+        assert result["names"] == ["0"]
+        assert result["message"].startswith("precise batch norm needs at least one batch")
+        torch.testing.assert_close(result["state"]["0.running_mean"], values.mean(1))
+        torch.testing.assert_close(result["state"]["0.running_var"], values.var(1))
+        assert not result["state"]["1.running_mean"].any()
 
 
 @pytest.mark.parametrize("world", SIZES)

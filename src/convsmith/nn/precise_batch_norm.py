@@ -43,17 +43,17 @@ def precise_batch_norm(
         forward: Called with each batch; the network itself unless given. `network.forward_aux` reaches auxiliary heads.
         all_ranks: Pool over all processes of torch.distributed.
 
-    Returns the names of the norms that the batches met; the others keep their statistics. Raises ValueError if there
-    are none, or no batch.
+    Returns the names of the norms that the batches met, of other ranks too where they are pooled: a rank may have none.
+    The others keep their statistics. Raises ValueError if there are none, or no batch on any rank.
     """
     names = {module: name for name, module in network.named_modules() if _keeps_statistics(module)}
     if not names:
         raise ValueError("the network must have a batch norm with running statistics, got none; leave this step out")
-    met: dict[Any, _Pool] = {}
+    pools: dict[Any, _Pool] = {norm: _Pool(norm) for norm in names}
 
     def observe(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]
-        met.setdefault(norm, _Pool(norm)).add(*batch_moments(x), x.numel() // x.shape[1])
+        pools[norm].add(*batch_moments(x), x.numel() // x.shape[1])
 
     kept = {buffer: buffer.clone() for norm in names for buffer in norm.buffers(recurse=False)}
     device = next(iter(kept)).device
@@ -70,11 +70,11 @@ def precise_batch_norm(
     finally:
         for buffer, value in kept.items():
             buffer.copy_(value)
+    # Of all norms, in the same order on all ranks: one that met no batch here may have met some on another rank.
+    met = [name for norm, name in names.items() if pools[norm].write(norm, _group_of(norm, all_ranks))]
     if not met:
         raise ValueError("precise batch norm needs at least one batch that meets a batch norm, got none")
-    for norm, pool in met.items():
-        pool.write(norm, _group_of(norm, all_ranks))
-    return [names[norm] for norm in met]
+    return met
 
 
 class _Pool:
@@ -93,13 +93,17 @@ class _Pool:
         self.squares += variance * count + step**2 * (self.count * count / total)
         self.count = total
 
-    def write(self, norm: Any, group: dist.ProcessGroup | None) -> None:
+    def write(self, norm: Any, group: dist.ProcessGroup | None) -> bool:
+        """Set the statistics to those of the group's values; False, and nothing is set, where there are none."""
         mean, variance, count = self.mean, self.squares / max(self.count, 1), torch.tensor(self.count)
         if group is not None:
             mean, variance, count = join_moments(mean, variance, self.count, group)
+        if not count:
+            return False
         norm.running_mean.copy_(mean)
         if not isinstance(norm, MeanOnlyBatchNorm):
             norm.running_var.copy_(variance * (count / (count - 1)))
+        return True
 
 
 def _keeps_statistics(module: nn.Module) -> bool:
