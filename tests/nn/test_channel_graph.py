@@ -5,21 +5,26 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import convsmith as cs
 from convsmith.nn import (
     CellStem,
     ChannelShuffle,
+    CondensedConv2d,
     ContextEncoding,
     ConvNormAct,
     DeformableBottleneck,
     DeformableConv2d,
     ExpressionActivation,
     FactorizedReduction,
+    GroupNorm,
     InterlacedGroupConv,
     InterleavedGroupConv,
+    IrregularConv2d,
     NasCell,
     ShuffleUnitV1,
     ShuffleUnitV2,
     SqueezeExcite,
+    WeightNormConv2d,
     channel_dependency_graph,
     has_full_channel_receptive_field,
 )
@@ -151,6 +156,12 @@ MODULES = {
     "cell": (NasCell((8, 6), filters=8, operations=CELL, concat=(2, 3, 4, 5), project_previous=False), (8, 6)),
     "strided_cell": (NasCell((8, 6), filters=4, operations=CELL, stride=2, hand_on=("previous", 6)), (8, 6)),
     "stem_of_cells": (CellStem(3, 6, hand_on=4), 3),
+    "norm_of_single_channels": (
+        ConvNormAct(8, 12, groups=4, norm=cs.spec(GroupNorm, groups=12), act="swish"),
+        8,
+    ),
+    "weight_norm": (nn.Sequential(WeightNormConv2d(8, 12, groups=4), nn.Conv2d(12, 6, 1, groups=3)), 8),
+    "condensed": (CondensedConv2d(16, 16, groups=8, norm=None, act="swish"), 16),
     "local_response_norm": (nn.Sequential(nn.Conv2d(8, 8, 1, groups=8), nn.LocalResponseNorm(4)), 8),
     "expression": (
         nn.Sequential(nn.Conv2d(4, 4, 1, groups=2), ExpressionActivation(4, expression="rbf(x, beta(x))")),
@@ -199,6 +210,22 @@ def test_modules_and_pairs_tell_the_same():
     with torch.device("meta"):
         block = InterlacedGroupConv(24, 24, primary_groups=6, secondary_groups=4)
     assert torch.equal(channel_dependency_graph(block), graph)
+
+
+@pytest.mark.parametrize("name", ["norm_of_single_channels", "weight_norm", "condensed", "transposed"])
+def test_the_first_convolution_tells_the_input_channels(name):
+    module, channels = MODULES[name]
+    assert torch.equal(channel_dependency_graph(module), channel_dependency_graph(module, in_channels=channels))
+
+
+@pytest.mark.parametrize("share", ["layer", "filter", "channel"])
+def test_positions_of_an_irregular_convolution_change_no_dependency(share):
+    conv = IrregularConv2d(8, 6, groups=2, share=share)
+    expected = channel_dependency_graph([(8, 2), (6, 6)], shuffled=False)
+    for distance in (1, 50):  # as an ordinary kernel, and by samples
+        conv.positions.data.mul_(distance)
+        assert torch.equal(channel_dependency_graph(conv), expected)
+    assert torch.equal(channel_dependency_graph(conv.to("meta")), expected)
 
 
 def test_a_stage_of_shufflenet_v1_needs_its_shuffles(monkeypatch):

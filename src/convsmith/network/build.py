@@ -54,31 +54,31 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, num_classes) of images (N, C, H, W); without a head, the last map."""
-        maps = _run(self.stem, x)
+        maps = run_blocks(self.stem, x)
         for stage in self.stages:
-            maps = _run(stage, maps)
-        return self.head(_last(_run(self.neck, maps)))
+            maps = run_blocks(stage, maps)
+        return self.head(last_map(run_blocks(self.neck, maps)))
 
     def forward_aux(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The logits, and those of the auxiliary heads in the order of `architecture.aux`."""
         readers = {(i, j): head for head, (i, j, _) in zip(self.aux, self.architecture.aux, strict=True)}
         outputs: dict[tuple[int, int], Tensor] = {}
-        maps = _run(self.stem, x)
+        maps = run_blocks(self.stem, x)
         for i, stage in enumerate(_modules(self.stages)):
             for j, module in enumerate(_modules(stage)):
-                maps = _run((module,), maps)
+                maps = run_blocks((module,), maps)
                 if (i, j) in readers:
-                    outputs[i, j] = readers[i, j](_last(maps))
-        logits = self.head(_last(_run(self.neck, maps)))
+                    outputs[i, j] = readers[i, j](last_map(maps))
+        logits = self.head(last_map(run_blocks(self.neck, maps)))
         return logits, tuple(outputs[i, j] for i, j, _ in self.architecture.aux)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The last map of every stage: (N, feature_channels[i], H / feature_strides[i], W / feature_strides[i])."""
-        maps = _run(self.stem, x)
+        maps = run_blocks(self.stem, x)
         found = []
         for stage in self.stages:
-            maps = _run(stage, maps)
-            found.append(_last(maps))
+            maps = run_blocks(stage, maps)
+            found.append(last_map(maps))
         return found
 
     def save_weights(self, path: str | Path) -> None:
@@ -153,14 +153,15 @@ def last(channels: Channels) -> int:
     return channels if isinstance(channels, int) else channels[-1]
 
 
-def _run(chain: Any, maps: Maps) -> Maps:
-    # A block that carries several maps takes them as a tuple, any other one the last of them.
+def run_blocks(chain: Any, maps: Maps) -> Maps:
+    """What a chain of blocks makes of the maps: one that carries several takes a tuple, any other the last of them."""
     for module in chain:
-        maps = module(_last(maps)) if module.carries == 1 else module(carried(maps, module.carries))
+        maps = module(last_map(maps)) if module.carries == 1 else module(carried(maps, module.carries))
     return maps
 
 
-def _last(maps: Maps) -> Tensor:
+def last_map(maps: Maps) -> Tensor:
+    """The current map."""
     return maps[-1] if isinstance(maps, tuple) else maps
 
 

@@ -72,10 +72,10 @@ def _of_pairs(pairs: list[tuple[int, int]], shuffled: bool) -> Tensor:
 
 def _of_module(module: nn.Module, in_channels: Widths | None) -> Tensor:
     if in_channels is None:
-        first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
-        if first is None:
+        told = (getattr(layer, "in_channels", None) for layer in module.modules())
+        in_channels = next((channels for channels in told if isinstance(channels, int)), None)
+        if in_channels is None:
             raise ValueError("the module has no convolution to tell its input channels; give in_channels")
-        in_channels = first.in_channels
     widths = in_channels if isinstance(in_channels, tuple) else (in_channels,)
     image = torch.eye(sum(widths), dtype=torch.bool)[..., None, None].as_subclass(ChannelMap)
     maps = torch.split(image, list(widths), 1)

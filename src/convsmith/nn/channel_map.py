@@ -136,6 +136,10 @@ def _deformed(x: Tensor, weight: Tensor, offset: Tensor, *rest: Any) -> Tensor:
     return grouped(_pixel(x) | moved, groups, weight.shape[0])
 
 
+def _sampled(x: Tensor, grid: Tensor, *rest: Any, **named: Any) -> Tensor:
+    return _pixel(x).expand(*x.shape[:2], *grid.shape[1:-1])
+
+
 def _encoded(x: Tensor, codewords: Tensor, *rest: Any) -> Tensor:
     return x.flatten(1).any(1)[:, None, None].expand(len(x), *codewords.shape)
 
@@ -176,6 +180,7 @@ _RULES: Mapping[str, Callable[..., Tensor] | None] = {
     "deform_conv2d": _deformed,
     "encode": _encoded,  # of `convsmith.nn.Encoding`: the assignment to codewords reads all channels
     "getitem": _indexed,
+    "grid_sample": _sampled,
     "group_norm": _group_norm,
     "layer_norm": _layer_norm,
     "linear": _linear,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._C import _get_tracing_state, _len_torch_dispatch_stack
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from convsmith.arch import block
 from convsmith.nn.native import is_transformed
@@ -65,6 +66,9 @@ def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float)
     if torch.compiler.is_compiling():
         return F.group_norm(x, groups, weight, bias, eps)  # a compiler chooses the layout itself
     if x.shape[1:].numel() == groups:
+        if has_torch_function_unary(x):  # a subclass of tensors may have pixels that stand for many
+            by_rule: Tensor = handle_torch_function(group_norm, (x,), x, groups, weight, bias, eps)
+            return by_rule
         raise ValueError(
             f"group norm needs more than one value per group, got maps of shape {tuple(x.shape[1:])} with {groups=}; "
             "take fewer groups, or norm=spec(LayerNorm)"

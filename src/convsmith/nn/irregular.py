@@ -64,7 +64,8 @@ class IrregularConv2d(nn.Module):
                 f"positions count from a middle tap: kernel_size must be odd, got {kernel_size=}; take "
                 f"{max(1, kernel_size + 1)}"
             )
-        self.share, self.stride, self.dilation, self.groups = share, stride, dilation, groups
+        self.in_channels, self.share, self.stride = in_channels, share, stride
+        self.dilation, self.groups = dilation, groups
         self.border = kernel_size // 2 * dilation
         self.padding = self.border if padding is None else padding
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))
@@ -87,7 +88,7 @@ class IrregularConv2d(nn.Module):
         return {"positions"}
 
     def _convolve(self, x: Tensor) -> Tensor:
-        if x.is_meta:
+        if x.is_meta or self.weight.is_meta:
             return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         if torch.compiler.is_compiling():
             return self._sampled(x)

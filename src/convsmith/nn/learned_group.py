@@ -42,6 +42,7 @@ class CondensedConv2d(NormActConv):
         super().__init__(selected, out_channels, kernel_size=1, groups=groups, norm=norm, act=act)
         self.shuffle = ChannelShuffle(out_channels, groups=groups) if groups > 1 else nn.Identity()
         self.register_buffer("index", torch.arange(selected) % in_channels)
+        self.in_channels = in_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H, W)."""

@@ -17,7 +17,9 @@ from convsmith.nn import (
     ConvNormAct,
     DepthwiseSeparable,
     InvertedResidual,
+    NasCell,
     ShuffleUnitV2,
+    WeightNorm,
 )
 from tests.measure.untouched import state
 
@@ -173,6 +175,34 @@ def test_groups_that_never_meet():
     ]
     assert "channel receptive field" not in findings(found.architecture)
     assert "channel receptive field" not in findings(network(*BREAKING["G2"][0]))
+
+
+def test_groups_under_weight_norm_that_never_meet():
+    blocks = [cs.spec(ConvNormAct, 16, groups=4, norm=cs.spec(WeightNorm))] * 2
+    found = findings(network(*blocks))["channel receptive field"]
+    assert (found.where, found.value) == (("stages.1",), 4)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_units_that_split_their_input_are_decided(stride):
+    stage = [cs.spec(ShuffleUnitV2, 24, stride=stride), cs.spec(ShuffleUnitV2, 24)]
+    architecture = network(*stage, width=24)
+    module = nn.Sequential(nn.Conv2d(3, 24, 3), nn.Sequential(*(spec.build(24) for spec in stage)))
+    for subject, where in ((architecture, "stages.1"), (module, "1")):
+        found = findings(subject).get("channel receptive field")
+        if stride > 1:  # both branches of the first unit read all channels
+            assert found is None
+        else:  # the first channel passes by all convolutions
+            assert (found.where, found.value) == ((where,), 12)
+
+
+def test_stages_of_cells_are_decided():
+    operations = (("sep_3x3", 0, "identity", 1), ("sep_5x5", 1, "none", 0))
+    cell = cs.spec(NasCell, filters=8, operations=operations)
+    strided = cs.spec(NasCell, filters=8, operations=operations, stride=2)
+    stages = [[cell, cell], [cs.spec(ConvNormAct, 16), cell], [strided, cell]]
+    architecture = cs.Architecture(stem=[cs.spec(ConvNormAct, 16)], stages=stages, head=cs.spec(Classifier, 10))
+    assert "channel receptive field" not in findings(architecture)
 
 
 def test_channels_that_cannot_be_followed_are_told():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from torch import nn
+from torch import Tensor, nn
 
 from convsmith.arch import Architecture, BlockSpec, spec
 from convsmith.measure.advice.case import Case, fits
@@ -13,6 +13,7 @@ from convsmith.measure.advice.edits import changed
 from convsmith.measure.advice.finding import LECTURE, Finding
 from convsmith.measure.advice.joins import gates_in, longest_chain
 from convsmith.network import output_shapes
+from convsmith.network.build import Maps, last_map, run_blocks
 from convsmith.nn import ChannelShuffle, InvertedResidual, SqueezeExcite, has_full_channel_receptive_field
 
 _MOVING = (  # channels, or reading all of them
@@ -71,25 +72,27 @@ def channel_reach(case: Case) -> Iterator[Finding]:
     nothing moves channels between. Of an architecture the stages are its own. Of another module they are its children;
     layers that stand beside one another in an `nn.Sequential` are one stage, from the first convolution to the last.
     """
-    for where, stage in _stages(case):
-        convolutions = [layer for layer in stage.modules() if isinstance(layer, nn.Conv2d)]
-        if not any(layer.groups > 1 for layer in convolutions):
+    for paths, stage, in_channels in _stages(case):
+        convolutions = [own for own in case.flow if own.is_convolution and _is_in(own.module, paths)]
+        grouped = [own for own in convolutions if own.groups > 1]
+        if not grouped:
             continue
+        where = paths if len(paths) == 1 else tuple(dict.fromkeys(own.module for own in grouped))
         reason = (
             "a grouped convolution reads its own group; without a shuffle or a pointwise convolution between, groups "
             f"never meet ({LECTURE}: channel shuffle; Zhang D-Q. 2018, arXiv:1712.06145)"
         )
         try:
-            full = has_full_channel_receptive_field(stage)
+            full = has_full_channel_receptive_field(stage, in_channels=in_channels)
         except (ValueError, TypeError) as error:
             undecided = f"whether each output channel sees each input channel could not be decided ({error})"
             yield Finding("channel receptive field", where, None, "", undecided, "check the groups by hand")
             continue
-        if not full and (len(convolutions) > 1 or _meets_groups(case, convolutions[0])):
+        if not full and (len(convolutions) > 1 or _meets_groups(case, convolutions[0].module)):
             yield Finding(
                 rule="channel receptive field",
                 where=where,
-                value=max(layer.groups for layer in convolutions),
+                value=max(own.groups for own in grouped),
                 unit="groups that do not meet",
                 reason=reason,
                 edit="shuffle the channels between grouped convolutions",
@@ -97,46 +100,69 @@ def channel_reach(case: Case) -> Iterator[Finding]:
             )
 
 
-def _stages(case: Case) -> Iterator[tuple[tuple[str, ...], nn.Module]]:
-    """Stages, and where they are: their own path, or those of their grouped convolutions."""
+class _Stage(nn.ModuleList):
+    """A stage of an architecture, of which the next one reads the current map."""
+
+    def forward(self, maps: Maps) -> Tensor:
+        return last_map(run_blocks(self, maps))
+
+
+Stage = tuple[tuple[str, ...], nn.Module, int | tuple[int, ...] | None]
+
+
+def _stages(case: Case) -> Iterator[Stage]:
+    """The paths of each stage's parts, the stage, and the channels that it reads, where they are known."""
     if case.architecture is not None:
-        for i, chain in enumerate(case.architecture.stages):
-            blocks = [case.network.get_submodule(f"stages.{i}.{j}") for j in range(len(chain))]
-            if blocks:
-                yield (f"stages.{i}",), nn.Sequential(*blocks)
+        yield from _stages_of(case, case.architecture)
         return
     children = list(case.network.named_children())
     if not isinstance(case.network, nn.Sequential):
-        for path, child in children:
-            yield (path,), child
+        yield from (((path,), child, _read(case, (path,))) for path, child in children)
         return
+    convolving = {own.module for own in case.flow if own.is_convolution}
     for are_leaves, run in groupby(children, key=lambda child: _is_leaf(child[1])):
         parts = list(run)
         if not are_leaves:
-            yield from (((path,), child) for path, child in parts)
+            yield from (((path,), child, _read(case, (path,))) for path, child in parts)
             continue
-        layers = [i for i, (_, child) in enumerate(parts) if any(isinstance(m, nn.Conv2d) for m in child.modules())]
+        layers = [i for i, (path, _) in enumerate(parts) if path in convolving]
         if layers:
             chosen = dict(parts[layers[0] : layers[-1] + 1])
-            paths = [
-                path
-                for name, child in chosen.items()
-                for path, layer in child.named_modules(prefix=name)
-                if isinstance(layer, nn.Conv2d) and layer.groups > 1
-            ]
-            yield tuple(paths), nn.Sequential(*chosen.values())
+            yield tuple(chosen), nn.Sequential(*chosen.values()), _read(case, tuple(chosen))
+
+
+def _stages_of(case: Case, architecture: Architecture) -> Iterator[Stage]:
+    before: tuple[tuple[int, ...], ...] = (tuple(case.input_shape),)
+    known = ""
+    for path, own, behind in output_shapes(architecture, case.input_shape):
+        stage = path.rpartition(".")[0]
+        if stage.startswith("stages.") and stage != known:
+            known, widths = stage, tuple(shape[1] for shape in before[-own.carries :])
+            blocks = _Stage(case.network.get_submodule(stage).children())
+            yield (stage,), blocks, widths if len(widths) > 1 else widths[0]
+        before = behind
+
+
+def _read(case: Case, paths: tuple[str, ...]) -> int | None:
+    """The channels of the map that the first operator inside of these modules reads."""
+    first = next((own for own in case.flow if _is_in(own.module, paths)), None)
+    shape = first.read_shapes[0] if first is not None and first.read_shapes else ()
+    return shape[1] if len(shape) == 4 else None
+
+
+def _is_in(module: str, paths: tuple[str, ...]) -> bool:
+    return any(module == path or module.startswith(f"{path}.") for path in paths)
 
 
 def _is_leaf(module: nn.Module) -> bool:
     return not any(True for _ in module.children())
 
 
-def _meets_groups(case: Case, layer: nn.Conv2d) -> bool:
+def _meets_groups(case: Case, path: str) -> bool:
     """Whether a grouped convolution hands its groups on to another one before anything mixes or moves channels.
 
     Depthwise convolutions are no groups of many channels: they neither hand on nor end it.
     """
-    own = {path for path, module in case.network.named_modules() if module is layer}
     handed: set[int] = set()
     for i, operation in enumerate(case.flow):
         reads = handed.intersection(operation.reads)
@@ -144,7 +170,7 @@ def _meets_groups(case: Case, layer: nn.Conv2d) -> bool:
         if reads and grouped:
             return True
         mixes = (operation.is_layer and not operation.is_depthwise) or operation.name in MOVING
-        if (reads and not mixes) or (grouped and operation.module in own):
+        if (reads and not mixes) or (grouped and operation.module == path):
             handed.add(i)
     return False
 
