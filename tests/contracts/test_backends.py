@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -90,6 +91,28 @@ def test_it_takes_and_gives_the_examples_type_whatever_it_computes_in(name):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
+@pytest.fixture
+def hasty_threads():
+    """Threads that take turns at every opportunity."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_threads_that_share_a_run_get_the_outputs_of_their_own_inputs(name, hasty_threads):
+    run = deploy.prepare(network().eval(), torch.randn(2, 3, 21, 17), backend=name, threads=1)
+    batches = [torch.randn(size, 3, 21, 17) for size in (2, 2, 3, 3)]
+    expected = [run(x) for x in batches]
+
+    def wrong(i):
+        return sum(not torch.allclose(run(batches[i]), expected[i], rtol=0, atol=1e-4) for _ in range(300))
+
+    assert list(hasty_threads.map(wrong, range(4))) == [0, 0, 0, 0]
+
+
 COUNTING = """
 import os, sys, time, torch
 from torch import nn
@@ -121,11 +144,20 @@ def test_as_many_threads_work_as_it_is_told(name):
 
 LOADING = """
 import json, sys
+from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 import loader
 run = loader.load(threads=1)
-print(json.dumps([[run(np.load(path)).tolist(), str(run(np.load(path)).dtype)] for path in sys.argv[2:]]))
+inputs = [np.load(path) for path in sys.argv[2:]]
+outputs = [run(x) for x in inputs]
+print(json.dumps([[y.tolist(), str(y.dtype)] for y in outputs]))
+inputs += [-x for x in inputs]
+outputs = [run(x) for x in inputs]
+sys.setswitchinterval(1e-6)
+with ThreadPoolExecutor(4) as pool:
+    for i, found in enumerate(pool.map(run, inputs * 250)):
+        assert np.allclose(found, outputs[i % len(inputs)], rtol=0, atol=1e-4), "the output of another thread's input"
 assert "convsmith" not in sys.modules
 """
 

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -134,6 +135,25 @@ def test_the_folder_it_writes_runs_by_its_loader(quantized, tmp_path):
     with pytest.raises(ValueError, match="must be new or empty"):
         result.save(tmp_path / "shipped")
 
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_threads_that_share_a_run_get_the_outputs_of_their_own_inputs(backend):
+    result = deploy.quantize(small_network(), [IMAGES], backend=backend, threads=1)
+    batches = [torch.randn_like(IMAGES) for _ in range(4)]
+    expected = [result(x) for x in batches]
+
+    def wrong(i):
+        return sum(not torch.equal(result(batches[i]), expected[i]) for _ in range(300))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(wrong, range(4))) == [0, 0, 0, 0]
+    finally:
+        sys.setswitchinterval(interval)
 
 def test_a_figure_that_falls_too_far_is_refused():
     figures = iter((0.9, 0.85, 0.9, 0.85))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -138,6 +139,7 @@ class Loaded:
     """
 
     pool = 0  # how often the pool was replaced
+    lock = Lock()  # one thread at a time may replace the pool, or use it
 
     def __init__(self, lowered: Lowered, example: Tensor, threads: int):
         self.lowered = lowered
@@ -149,6 +151,12 @@ class Loaded:
     def __call__(self, x: Tensor) -> Tensor:
         """The network's output for a batch of any size."""
         x = plain(x, self.example)
+        with Loaded.lock:
+            method = self._method()
+            outputs = [method.execute([piece])[0] for piece in torch.split(x, self.lowered.most)]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _method(self) -> Any:
         pool = bindings()
         if pool._threadpool_get_thread_count() != self.threads:
             with silent(native=True):
@@ -159,9 +167,7 @@ class Loaded:
                 runtime = importlib.import_module("executorch.runtime").Runtime.get()
                 self.method = runtime.load_program(self.lowered.data).load_method("forward")
             self.loaded_for = Loaded.pool
-        pieces = torch.split(x, self.lowered.most)
-        outputs = [self.method.execute([piece])[0] for piece in pieces]
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        return self.method
 
 
 @cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ FAILED = re.compile(r"<Node\(\w+\): ([^>]*)>'(.*?)(?=\n\s*\n|\Z)", re.DOTALL)
 FILES = ("network.xml", "network.bin")
 LOADER = '''"""Runs {file} with OpenVINO in {precision}."""
 from pathlib import Path
+from threading import Lock
 
 import openvino
 
@@ -38,9 +40,14 @@ SETTINGS = {{"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_PRECISI
 
 
 def load(threads=1):
-    path = Path(__file__).with_name("{file}")
+    path, lock = Path(__file__).with_name("{file}"), Lock()
     model = openvino.Core().compile_model(path, "CPU", {{**SETTINGS, "INFERENCE_NUM_THREADS": threads}})
-    return lambda x: model(x.astype("float32"))[0].astype(x.dtype)
+
+    def run(x):
+        with lock:  # all calls have one memory for their outputs
+            return model(x.astype("float32"))[0].astype(x.dtype)
+
+    return run
 '''
 
 
@@ -57,18 +64,21 @@ def prepare(network: nn.Module, example: Tensor, threads: int, precision: str, *
         example.shape: compile_model(core, fixed, chosen, precision).create_infer_request()
     }
     tensor = unreported("openvino").Tensor
+    lock = Lock()
 
     def run(x: Tensor) -> Tensor:
         x = plain(x, example)  # integers would come back as the outputs' type
-        request = requests.get(x.shape) or requests.get(None)
-        if request is None:
-            request = requests[None] = compile_model(core, model, chosen, precision).create_infer_request()
-        # A request of our own, whose tensors are read and written where they are: the compiled model's call takes
-        # some ten microseconds more. The request does not hold what it reads.
         image = x.float().contiguous().numpy()
-        request.set_input_tensor(tensor(image, shared_memory=True))
-        request.infer()
-        return torch.from_numpy(request.get_output_tensor().data.copy()).to(x.dtype)
+        with lock:  # threads have one request
+            request = requests.get(x.shape) or requests.get(None)
+            if request is None:
+                request = requests[None] = compile_model(core, model, chosen, precision).create_infer_request()
+            # A request of our own, whose tensors are read and written where they are: the compiled model's call takes
+            # some ten microseconds more. The request does not hold what it reads.
+            request.set_input_tensor(tensor(image, shared_memory=True))
+            request.infer()
+            output = request.get_output_tensor().data.copy()
+        return torch.from_numpy(output).to(x.dtype)
 
     return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -20,12 +21,13 @@ WEIGHTS = "network.bin"
 LOADER = '''"""Runs {file} with OpenVINO; each new batch size is compiled once."""
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 import openvino
 
 
 def load(threads=1):
-    core = openvino.Core()
+    core, lock = openvino.Core(), Lock()
     options = {{"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}}
 
     @cache
@@ -34,7 +36,11 @@ def load(threads=1):
         model.reshape([batch, *model.input().partial_shape[1:]])
         return core.compile_model(model, "CPU", options)
 
-    return lambda x: compiled(len(x))(x)[0]
+    def run(x):
+        with lock:  # all calls of a batch size have one memory for their outputs
+            return compiled(len(x))(x)[0]
+
+    return run
 '''
 _LAYERS = ("Convolution", "FullyConnected", "MatMul", "Deconvolution")
 
@@ -90,6 +96,7 @@ class _Compiled:
             "ENABLE_CPU_PINNING": False,  # who measures decides on the cores
         }
         self.by_batch: dict[int, Any] = {}
+        self.lock = Lock()
 
     def compiled(self, batch: int) -> Any:
         """The model for that batch size."""
@@ -101,7 +108,9 @@ class _Compiled:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The model's output for a batch."""
-        return torch.from_numpy(self.compiled(len(x))(x.detach().contiguous().numpy())[0].copy())
+        image = x.detach().contiguous().numpy()
+        with self.lock:  # all calls of a batch size have one memory for their outputs
+            return torch.from_numpy(self.compiled(len(x))(image)[0].copy())
 
 
 RUNTIME = Runtime(("openvino", "nncf", "onnx", "onnxscript"), "openvino", load, quantize)
