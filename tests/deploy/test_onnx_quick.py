@@ -1,4 +1,5 @@
 import contextlib
+import math
 import sys
 
 import pytest
@@ -396,7 +397,15 @@ def test_a_batch_size_answers_only_what_holds_for_every_batch():
     ):
         with pytest.raises(BatchBranchError, match="forward evaluates batch"):
             question()
-    for arithmetic in (lambda: batch + 1, lambda: 1 - batch, lambda: batch / 2, lambda: batch // 2, lambda: -batch):
+    for arithmetic in (
+        lambda: batch + 1,
+        lambda: 1 - batch,
+        lambda: batch / 2,
+        lambda: batch // 2,
+        lambda: -batch,
+        lambda: float(batch),
+        lambda: math.sqrt(batch),
+    ):
         with pytest.raises(NotQuickError):
             arithmetic()
     assert isinstance(refusals.first[0], BatchBranchError)

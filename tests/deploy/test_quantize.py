@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import convsmith as cs
@@ -216,6 +217,40 @@ def test_outputs_that_no_longer_resemble_the_networks_are_refused(monkeypatch):
     monkeypatch.setitem(RUNTIMES, "onnxruntime", dataclasses.replace(runtime, quantize=zeros))
     with pytest.raises(ValueError, match=r"may sum to 0\.5 of the outputs, and sum to 1; calibrate"):
         deploy.quantize(small_network(), [IMAGES])
+
+
+class Unlike(nn.Module):
+    """A network whose output an exported one does not have at every call or batch size."""
+
+    def __init__(self, formula):
+        super().__init__()
+        self.body, self.formula = small_network(), formula
+
+    def forward(self, x):
+        return self.formula(self.body(x), x)
+
+
+@pytest.mark.parametrize(
+    ("formula", "message"),
+    [
+        (lambda y, x: F.dropout(y, 0.1), "two passes of eager differ by .*; take out what draws"),
+        (lambda y, x: y * math.log(x.shape[0]), r"may differ from eager by 0\.0001 .*, and differs by"),
+    ],
+)
+def test_an_export_that_is_not_the_network_is_not_quantised(formula, message):
+    with pytest.raises(ValueError, match=message):
+        deploy.quantize(Unlike(formula), [IMAGES.repeat(4, 1, 1, 1)], threads=1)
+
+
+@pytest.mark.parametrize("backend", INSTALLED)
+@pytest.mark.parametrize("wrong", [lambda y: y * 1.01, lambda y: y.sum(0, keepdim=True)], ids=["values", "shape"])
+def test_a_float32_that_differs_from_eager_is_not_quantised(monkeypatch, backend, wrong):
+    convert = deploy.onnx.convert
+    monkeypatch.setattr(
+        deploy.onnx, "convert", lambda module, *given: convert(Unlike(lambda y, x: wrong(y)).eval(), *given)
+    )
+    with pytest.raises(ValueError, match=rf"may differ from eager by 0\.0001 .* in {backend}; nothing was quantised"):
+        deploy.quantize(small_network(), [IMAGES], backend=backend, threads=1)
 
 
 def test_a_network_without_layers_to_quantise_is_refused():

@@ -105,6 +105,11 @@ def noise_like(example: Tensor, batch_size: int) -> Tensor:
     return next(_noise(example, (batch_size,)))
 
 
+def another_size(example: Tensor) -> tuple[int]:
+    """A batch size beside the example's, which tells what is fixed to that one."""
+    return (2 if len(example) == 1 else 1,)
+
+
 class Reference:
     """What a run gives for the example and, for each batch size, for noise of the example's mean and deviation.
 

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.deploy import backends, clock
-from convsmith.deploy.agreement import TOLERANCES, Reference, Run, check_example, check_repeats, check_run, eager_run
+from convsmith.deploy.agreement import (
+    TOLERANCES,
+    Reference,
+    Run,
+    another_size,
+    check_example,
+    check_repeats,
+    check_run,
+    eager_run,
+)
 from convsmith.deploy.cores import pinned
 from convsmith.deploy.passes.lean import lean
 from convsmith.deploy.precision import PRECISIONS, check_precision, precision_of, without_autocast
@@ -62,7 +71,7 @@ class Comparison:
         """What eager gives, in the network's own precision; ValueError where that is not finite."""
         with clock.threads(self.threads):
             # A second batch size tells a fixed one; eager's passes are most of what preparing a large network takes.
-            return Reference(self.eager, self.example, (2 if len(self.example) == 1 else 1,), known=self.output)
+            return Reference(self.eager, self.example, another_size(self.example), known=self.output)
 
     def add(self, name: str, precision: str) -> Candidate:
         """Prepare a back end and compare it with eager.

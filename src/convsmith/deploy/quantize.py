@@ -14,12 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.deploy import clock, onnx
-from convsmith.deploy.agreement import Run, check_run, eager_run
+from convsmith.deploy.agreement import (
+    TOLERANCES,
+    Reference,
+    Run,
+    another_size,
+    check_repeats,
+    check_run,
+    eager_run,
+)
 from convsmith.deploy.backends import Artefact
 from convsmith.deploy.int8 import RUNTIMES, Int8Model, checked_batches
 from convsmith.deploy.int8.folder import write_folder
 from convsmith.deploy.passes.lean import lean
 from convsmith.deploy.precision import without_autocast
+from convsmith.deploy.silence import reason
 from convsmith.deploy.snapshot import snapshot
 
 Evaluate = Callable[[Run], float]
@@ -98,7 +107,7 @@ def quantize(
 ) -> Quantized:
     """Quantise weights and activations to int8 (static, weights by channel) and compare with float32.
 
-    The module is left untouched.
+    Before that, float32 is compared with eager. The module is left untouched.
 
     Args:
         module: A network that takes and returns one tensor.
@@ -110,8 +119,8 @@ def quantize(
         threads: How many threads compute (default: as many as torch uses now).
 
     Raises ValueError for inputs that cannot calibrate, for a network that cannot be exported or quantised, and when the
-    figure falls by more than `max_drop` or the outputs no longer resemble float32's; ImportError for a runtime that is
-    not installed.
+    exported network differs from eager in float32, the figure falls by more than `max_drop` or the outputs no longer
+    resemble float32's; ImportError for a runtime that is not installed.
     """
     names = _runtimes(backend)
     count = torch.get_num_threads() if threads is None else threads
@@ -124,13 +133,16 @@ def quantize(
     batches = checked_batches(calibration, "the calibration")
     compared = batches if held_out is None else checked_batches(held_out, "the held-out set")
     network = snapshot(module).cpu()
-    for example in (batches[0], compared[0]):
-        check_run(eager_run(network), example)
+    eager = eager_run(network)
+    output = check_run(eager, batches[0])
+    if held_out is not None:
+        check_run(eager, compared[0])
+    reference = Reference(eager, batches[0], another_size(batches[0]), known=output)
     model = onnx.convert(lean(network, batches[0]), batches[0], {})
     found, refused = [], {}
     for name in names:
         try:
-            found.append(_compared(name, model, batches, compared, evaluate, count))
+            found.append(_compared(name, model, (eager, reference), batches, compared, evaluate, count))
             _check_drop(found[-1], max_drop)
         except ValueError as error:
             refused[name] = error
@@ -155,6 +167,7 @@ def _runtimes(backend: str) -> list[str]:
 def _compared(
     name: str,
     model: bytes,
+    eager: tuple[Run, Reference],
     batches: list[Tensor],
     held_out: list[Tensor],
     evaluate: Evaluate | None,
@@ -162,6 +175,7 @@ def _compared(
 ) -> Quantized:
     runtime = RUNTIMES[name]
     plain = runtime.load(model, threads)
+    _check_float(name, plain, *eager)
     int8 = runtime.quantize(model, batches, threads)
     if not int8.int8_layers:
         raise ValueError(f"{name} found no layer to quantise among {int8.layers}; the network stays in float32")
@@ -190,6 +204,25 @@ def _compared(
         input_shape=tuple(one.shape[1:]),
         write=int8.write,
     )
+
+
+def _check_float(name: str, plain: Run, eager: Run, reference: Reference) -> None:
+    """Raise ValueError where a runtime does not compute in float32 what eager does: int8 is compared with that."""
+    tolerance = TOLERANCES[torch.float32]
+    try:
+        difference = reference.difference(plain)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name} must run the exported network at any batch size, and fails ({reason(error)}); choose another "
+            "runtime"
+        ) from error
+    if not difference <= tolerance:
+        check_repeats(eager, reference.pairs[0][0], tolerance)
+        raise ValueError(
+            f"the exported network may differ from eager by {tolerance:g} of the largest output, and differs by "
+            f"{difference:.2g} in {name}; nothing was quantised; choose another runtime, or export in float64 to find "
+            "the cause"
+        )
 
 
 def _difference(plain: Run, int8: Int8Model, batches: list[Tensor]) -> tuple[float, float, float | None]:

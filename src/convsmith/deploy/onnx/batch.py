@@ -104,7 +104,8 @@ def _comparison(compare: Callable[[Any, Any], bool], sign: str) -> Callable[[Bat
 
 for _name, _sign in (("eq", "=="), ("ne", "!="), ("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">=")):
     setattr(Batch, f"__{_name}__", _comparison(getattr(operator, _name), _sign))
-for _name in ("add", "radd", "sub", "rsub", "truediv", "rtruediv", "rfloordiv", "rmod", "pow", "rpow", "divmod", "neg"):
+_REFUSED = ("add", "radd", "sub", "rsub", "truediv", "rtruediv", "rfloordiv", "rmod", "pow", "rpow", "divmod", "neg")
+for _name in (*_REFUSED, "float"):  # `math.sqrt` would go on with the root of the size that stands for all
     setattr(Batch, f"__{_name}__", _refuse)
 
 
