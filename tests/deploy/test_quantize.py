@@ -13,7 +13,9 @@ from torch import nn
 
 import convsmith as cs
 from convsmith import deploy
+from convsmith.deploy.backends import Artefact
 from convsmith.deploy.int8 import RUNTIMES
+from convsmith.deploy.int8.folder import write_folder
 from tests.deploy.backends.networks import IMAGES, small_network
 
 onnx = pytest.importorskip("onnx")
@@ -155,6 +157,21 @@ def test_threads_that_share_a_run_get_the_outputs_of_their_own_inputs(backend):
             assert list(pool.map(wrong, range(4))) == [0, 0, 0, 0]
     finally:
         sys.setswitchinterval(interval)
+
+def test_a_folder_that_is_a_link_is_written_on_its_own_file_system(tmp_path):
+    folder, places = tmp_path / "mine", []
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+
+    def write(draft):
+        places.append(draft.resolve().parent)
+        (draft / "network.onnx").write_text("a model")
+        return Artefact(("network.onnx",), "a loader", ("numpy",))
+
+    write_folder(tmp_path / "link", write, "(N, 3)", "A network.", {})
+    assert places == [folder.resolve()]
+    assert {path.name for path in folder.iterdir()} == {"network.onnx", "loader.py", "README.md", "int8.json"}
+
 
 def test_a_figure_that_falls_too_far_is_refused():
     figures = iter((0.9, 0.85, 0.9, 0.85))

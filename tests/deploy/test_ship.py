@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,6 +137,29 @@ def test_a_folder_with_something_in_it_is_left_alone(only, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="must be new or empty"):
         deploy.ship(linear(), tmp_path, X)
+
+
+@pytest.mark.parametrize("way", ["current", "link", "open"])
+def test_an_empty_folder_stays_what_it_is_and_gets_the_files(only, tmp_path, monkeypatch, way):
+    only("numpy", write=make_write())
+    folder = tmp_path / "mine"
+    folder.mkdir(mode=0o700)
+    before = folder.stat()
+    monkeypatch.chdir(folder)
+    (tmp_path / "link").symlink_to(folder)
+    given = {"current": ".", "link": tmp_path / "link", "open": folder}[way]
+    shipped = deploy.ship(linear(), given, X, threads=1)
+    assert (shipped.folder, shipped.folder.stat().st_ino) == (folder.resolve(), before.st_ino)
+    assert folder.stat().st_mode == before.st_mode
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["README.md", "loader.py", "weight.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "mine"]
+
+
+def test_an_empty_folder_is_left_empty_where_nothing_can_be_shipped(only, tmp_path):
+    only("numpy", write=make_write(1.01))
+    with pytest.raises(ValueError, match="may differ from eager"):
+        deploy.ship(linear(), tmp_path, X, threads=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_extra_is_named_where_nothing_writes_files(only, tmp_path):

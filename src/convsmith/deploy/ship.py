@@ -65,7 +65,7 @@ def ship(
 
     Args:
         module: A network that takes and returns one tensor; it is left untouched.
-        folder: It must not exist, or be empty.
+        folder: It must not exist, or be empty; an empty one stays what it is, and gets the files.
         example: An input as the network will get them; its sizes but for the batch are fixed in the files.
         backend: One of `backends.names()`, or `auto` for all that are installed.
         precisions: Which ones, as words (default: the network's own).
@@ -75,10 +75,10 @@ def ship(
     Warns, and says in the README, where outputs depend on the input so little that their agreement shows nothing.
     Raises ValueError for wrong arguments, and when no back end with files can run the network; then nothing is left.
     """
-    folder = Path(folder).absolute()
+    folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"the folder of an export must be new or empty, got {folder}; give another name or remove it")
-    check_place(folder)
+    check_place(folder / LOADER)
     if backend != "auto" and backends.get(backend).write is None:
         raise ValueError(f"the back end {backend} has no files to ship; choose {', '.join(_with_files())} or auto")
     if not _with_files():
@@ -95,8 +95,10 @@ def ship(
     chosen = min(timed, key=lambda pair: pair[0])[1]
     write = backends.get(chosen.backend).write
     assert write is not None
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+    # On its file system, so that the files need no copying.
+    place = folder if folder.exists() else folder.parent
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=place) as scratch:
         made = Path(scratch) / "artefact"
         made.mkdir()
         artefact = write(snapshot(found.network), example, made, chosen.precision)
@@ -104,9 +106,7 @@ def ship(
         difference = _loader_difference(found, made, chosen)
         unseen = found.unseen(chosen)
         (made / README).write_text(_readme(found, chosen, artefact, difference, unseen), encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        made.rename(folder)
+        _move(made, folder)
     if unseen:
         warnings.warn(unseen, stacklevel=3)
     return Shipment(folder, chosen, candidates, artefact.files, artefact.packages, difference)
@@ -129,6 +129,15 @@ def table(candidates: Sequence[Candidate]) -> list[tuple[str, ...]]:
 
 
 COLUMNS = ("back end", "precision", "ms", "of eager", "s to prepare", "difference from eager")
+
+
+def _move(made: Path, folder: Path) -> None:
+    """Give the folder that was made its name; one that is there may be where somebody works, and gets the files."""
+    if not folder.exists():
+        made.rename(folder)
+        return
+    for path in made.iterdir():
+        path.rename(folder / path.name)
 
 
 def _with_files() -> list[str]:

@@ -36,7 +36,7 @@ def check_folder(folder: Path) -> None:
     """Raise ValueError when something in the folder would be mixed with what is written, or it cannot be made."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"the folder to write must be new or empty, and {folder} is not; name another one")
-    check_place(folder)
+    check_place(folder / "loader.py")
 
 
 def write_folder(
@@ -50,7 +50,7 @@ def write_folder(
 
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent) as name:
+    with TemporaryDirectory(dir=folder) as name:  # on its file system, which may be another than its parent's
         draft = Path(name)
         artefact = write(draft)
         for file in artefact.files:
