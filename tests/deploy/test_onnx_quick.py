@@ -67,6 +67,11 @@ def made_in_the_type_of_a_map(x):
     return torch.cat((x, x.new_zeros(shape), x.new_ones(shape), x.new_full(shape, 0.5)), 1)
 
 
+def parts_that_every_batch_has(x):
+    both = torch.stack((x, 2 * x), 1).flatten(0, 1)
+    return both[1::2] - both[::2] + x[0] + x[-1]
+
+
 CASES = {
     "convolution": nn.Conv2d(8, 6, 3, stride=2, padding=1, dilation=2, groups=2),
     "transposed convolution": nn.ConvTranspose2d(8, 6, 3, stride=2, padding=1, output_padding=1, groups=2),
@@ -131,6 +136,7 @@ CASES = {
     "made in the type of a map": made_in_the_type_of_a_map,
     "made like a map": lambda x: x - torch.ones_like(x) + torch.full_like(x, 0.5) * torch.zeros_like(x),
     "made like what is alike for all": lambda x: x + torch.ones_like(x.new_zeros(9, 7)),
+    "parts that every batch has": parts_that_every_batch_has,
     "a mask": masked,
     "positions": lambda x: x + (~torch.zeros(x.shape[0], 1, 9, 7, dtype=torch.bool)).cumsum(2, dtype=torch.float32),
     "sums so far": lambda x: x.cumsum(-1),
@@ -235,6 +241,11 @@ BRANCHES = {
     "one image": lambda x: x.squeeze(0).unsqueeze(0) if x.size(0) == 1 else 2 * x,
     "length": lambda x: x.view(len(x), -1),
     "of a repeated weight": lambda x: x if (torch.ones(8, 1, 1).expand(x.shape[0], 8, 9, 7) * x).sum() > 0 else -x,
+    "loop over places": lambda x: torch.stack([x[i].relu() for i in range(x.shape[0])]),
+    "loop over images": lambda x: torch.stack([image.relu() for image in x]),
+    "loop over pieces": lambda x: torch.cat([piece.relu() for piece in x.split(1)]),
+    "loop over parts": lambda x: torch.cat([x[i : i + 1].relu() for i in range(x.shape[0])]),
+    "the second image": lambda x: x + x[1],
     "count of values": lambda x: 2 * x if x.numel() > 5000 else x,
 }
 
@@ -416,3 +427,20 @@ def test_a_torch_without_what_recording_rests_on_has_the_other_way(monkeypatch):
     module, x = nn.Sequential(nn.Conv2d(8, 4, 3), nn.ReLU()).eval(), images()
     run = deploy.onnx.load(deploy.onnx.convert(module, x, {}), threads=1)
     assert Reference(eager_run(module), x).difference(run) <= 1e-6
+
+
+def test_what_onnx_runtime_fails_at_is_told_and_not_printed(capfd):
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["input", "place"], ["output"], axis=0)],
+        "the third image",
+        [helper.make_tensor_value_info("input", kind, ["batch", 5])],
+        [helper.make_tensor_value_info("output", kind, [1, 5])],
+        [helper.make_tensor("place", onnx.TensorProto.INT64, [1], [2])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    run = load(model.SerializeToString(), 1)
+    assert run(torch.ones(3, 5)).shape == (1, 5)
+    with pytest.raises(ValueError, match=r"must run the model on any batch, and fails on \(2, 5\) \(.*out of"):
+        run(torch.ones(2, 5))
+    assert capfd.readouterr() == ("", "")

@@ -142,6 +142,26 @@ def test_an_openvino_that_takes_no_weights_from_outside_gets_them_in_the_model()
     torch.testing.assert_close(torch.from_numpy(found), eager_run(module)(IMAGES), rtol=1e-4, atol=1e-5)
 
 
+
+class Looping(nn.Module):
+    """The network of the other tests, for one image after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.each = network()
+
+    def forward(self, x):
+        return torch.cat([self.each(x[i : i + 1]) for i in range(x.shape[0])])
+
+
+def test_auto_goes_on_where_forward_loops_over_the_batch(capfd):
+    pytest.importorskip("onnxruntime")
+    prepared = deploy.prepare(Looping(), IMAGES, backend="auto", threads=1)
+    assert prepared.backend == "eager"
+    assert "forward takes image 1 of the batch, which not every batch has" in prepared.rejected["onnxruntime"]
+    assert prepared(torch.randn(3, 3, 4, 4)).shape == (3, 5)
+    assert capfd.readouterr() == ("", "")
+
 def test_auto_says_which_back_ends_lack_a_precision():
     pytest.importorskip("onnxruntime")
     prepared = deploy.prepare(network(), IMAGES, precision="bfloat16", threads=1)

@@ -29,8 +29,9 @@ def convert(module: nn.Module, example: Tensor, metadata: Mapping[str, str], *, 
         return quick(module, example, metadata, weights)
     except BranchError as error:
         raise ValueError(
-            f"to be exported, forward must not branch on values or on the batch size, and that of "
-            f"{type(module).__name__} does ({error}); compute both branches and select with torch.where"
+            f"to be exported, forward must not branch on values or on the batch size, nor loop over the batch, and "
+            f"that of {type(module).__name__} does ({error}); compute both branches and select with torch.where, and "
+            "all images at once"
         ) from error
     except NotQuickError as error:
         obstacle = str(error)

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from convsmith.deploy.onnx.batch import BatchBranchError, Sizes, is_from_batch, representative
 from convsmith.deploy.onnx.made import constant, is_per_image
+from convsmith.deploy.onnx.pieces import check_whole
 from convsmith.deploy.onnx.refusals import BranchError, NotQuickError, Refusals
 from convsmith.deploy.onnx.shapes import is_fake, shaped
 
@@ -140,7 +141,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         try:
             return self._recorded(func, args, kwargs or {})
-        except (DataDependentOutputException, DynamicOutputShapeException, NotQuickError) as error:
+        except (BatchBranchError, DataDependentOutputException, DynamicOutputShapeException, NotQuickError) as error:
             self.refusals.kept(error)
             raise
 
@@ -159,7 +160,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         if (made := constant(func, args, kwargs, self.batch)) is not None:
             return made
-        arguments = pytree.tree_map_only(Tensor, self.value_of, self._given(schema, args, kwargs))
+        given = self._given(schema, args, kwargs)
+        check_whole(func, given, self.batch)
+        arguments = pytree.tree_map_only(Tensor, self.value_of, given)
         result = shaped(func, args, kwargs, tensors)
         if result is None:
             with self.fake if per_image else contextlib.nullcontext():

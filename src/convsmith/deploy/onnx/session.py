@@ -22,12 +22,20 @@ def load(model: bytes, threads: int, weights: Apart | None = None) -> Run:
 
     `weights` are those that the model does without.
 
-    Raises ValueError when ONNX Runtime cannot run the model.
+    Raises ValueError when ONNX Runtime cannot run the model, and so does the run.
     """
     running = session(model, threads, weights=weights)
 
     def run(x: Tensor) -> Tensor:
-        return torch.from_numpy(running.run([OUTPUT], {INPUT: x.detach().numpy()})[0])
+        image = x.detach().numpy()
+        try:
+            (output,) = running.run([OUTPUT], {INPUT: image})
+        except Exception as error:  # of kinds of its own, which have no common one
+            raise ValueError(
+                f"ONNX Runtime must run the model on any batch, and fails on {tuple(x.shape)} ({reason(error)}); "
+                "choose another back end"
+            ) from error
+        return torch.from_numpy(output)
 
     return run
 
@@ -44,7 +52,7 @@ def session(model: bytes, threads: int, *, weights: Apart | None = None, profile
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors; it warns about each weight that it folds
+    options.log_severity_level = 4  # nothing: errors are raised too, and it warns about each weight that it folds
     if profile_as is not None:
         options.enable_profiling = True
         options.optimized_model_filepath = str(profile_as)
