@@ -162,6 +162,41 @@ def test_auto_goes_on_where_forward_loops_over_the_batch(capfd):
     assert prepared(torch.randn(3, 3, 4, 4)).shape == (3, 5)
     assert capfd.readouterr() == ("", "")
 
+class Clips(nn.Module):
+    """Images that belong together, four to a clip."""
+
+    def forward(self, x):
+        return x.view(-1, 4, *x.shape[1:]).mean(1)
+
+
+class Pairs(nn.Module):
+    def forward(self, x):
+        a, b = x.chunk(2)
+        return a - b
+
+
+ANY_SIZE = r"must take any batch size, and fails at 1 \(.+\); give a single image as \(1, C, H, W\), and images that"
+
+
+@pytest.mark.parametrize(
+    ("module", "example"),
+    [(Clips(), torch.randn(8, 3, 4, 4)), (Pairs(), IMAGES), (nn.Conv2d(3, 4, 1), IMAGES[0])],
+    ids=["clips", "pairs", "a single image"],
+)
+def test_a_network_that_does_not_take_every_batch_size_is_told_so(module, example, tmp_path):
+    pytest.importorskip("onnxruntime")
+    for refused in (
+        lambda: deploy.prepare(module, example, threads=1),
+        lambda: deploy.export(module, tmp_path / "a.onnx", example),
+        lambda: deploy.quantize(module, [example], threads=1),
+        lambda: deploy.ship(module, tmp_path / "a", example, threads=1),
+    ):
+        with pytest.raises(ValueError, match=ANY_SIZE):
+            refused()
+    assert list(tmp_path.iterdir()) == []
+    assert torch.equal(deploy.prepare(module, example, backend="eager")(example), module(example))
+
+
 def test_auto_says_which_back_ends_lack_a_precision():
     pytest.importorskip("onnxruntime")
     prepared = deploy.prepare(network(), IMAGES, precision="bfloat16", threads=1)

@@ -194,6 +194,7 @@ def test_auto_takes_the_one_that_keeps_to_the_limit():
 @pytest.mark.parametrize(
     ("calibration", "message"),
     [
+        (IMAGES, r"must give batches of inputs, and is one tensor of shape \(2, 3, 8, 8\); put it into a list"),
         ([], "the calibration must have at least one batch, got none"),
         ([IMAGES, IMAGES[:, :, :4]], r"number 1 is of shape \(2, 3, 4, 8\) after \(2, 3, 8, 8\)"),
         ([IMAGES, IMAGES * math.nan], "must be finite, and batch number 1 has NaN or infinity"),

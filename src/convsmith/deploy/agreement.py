@@ -18,6 +18,8 @@ Run: TypeAlias = Callable[[Tensor], Tensor]
 # zoo then differ by one or two hundredths; what differs by more has lost more than roundings explain.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 BATCH_SIZES = (1, 3)
+# What a forward pass raises of an input that it was not built for.
+FAILURES = (RuntimeError, TypeError, ValueError, AssertionError, IndexError)
 
 
 class OutputsError(ValueError):
@@ -80,12 +82,11 @@ def check_run(run: Run, example: Tensor) -> Tensor:
     """The output for a copy of the example; ValueError when the network does not take it."""
     try:
         return run(example.clone())
-    except (RuntimeError, TypeError, ValueError, AssertionError, IndexError) as error:
+    except FAILURES as error:
         if isinstance(error, ValueError) and not raised_by_torch(error):
             raise
-        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(
-            f"the network must take {example.dtype} of shape {tuple(example.shape)}, and fails ({reason}); "
+            f"the network must take {example.dtype} of shape {tuple(example.shape)}, and fails ({_first_line(error)}); "
             "give an example of the shape and type that it was built for"
         ) from error
 
@@ -113,8 +114,8 @@ def another_size(example: Tensor) -> tuple[int]:
 class Reference:
     """What a run gives for the example and, for each batch size, for noise of the example's mean and deviation.
 
-    Making it raises ValueError when the run gives a value that is not finite, which nothing can agree with. `known` is
-    what the run gave for the example, where that is known.
+    Making it raises ValueError when the run does not take one of the batch sizes, or gives a value that is not finite,
+    which nothing can agree with. `known` is what the run gave for the example, where that is known.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class Reference:
     ):
         # Copies, as a network may change its input in place.
         self.pairs = [(example.clone(), run(example.clone()) if known is None else known)]
-        self.pairs += [(x, run(x.clone())) for x in _noise(example, batch_sizes)]
+        self.pairs += [(x, _at_its_size(run, x)) for x in _noise(example, batch_sizes)]
         if not all(y.isfinite().all() for _, y in self.pairs):
             raise ValueError(
                 "the network's outputs must be finite to be verified, got NaN or infinity; check its weights"
@@ -149,6 +150,21 @@ class Reference:
             f"agreement with eager within {tolerance:g} shows nothing where outputs for different inputs differ by "
             f"{spread:.1g} of the largest only, as here and with many untrained networks; load the weights first"
         )
+
+
+def _at_its_size(run: Run, x: Tensor) -> Tensor:
+    try:
+        return run(x.clone())
+    except FAILURES as error:
+        raise ValueError(
+            f"the network must take any batch size, and fails at {len(x)} ({_first_line(error)}); give a single image "
+            "as (1, C, H, W), and images that belong together a dimension of their own, as in (N, T, C, H, W)"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says at first."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _noise(example: Tensor, batch_sizes: Sequence[int]) -> Iterator[Tensor]:

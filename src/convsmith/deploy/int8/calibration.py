@@ -13,6 +13,10 @@ def checked_batches(batches: Iterable[Tensor | Sequence[Tensor]], what: str) -> 
 
     Raises ValueError where there is none, and for one that is no float32 tensor, not finite, or of another shape.
     """
+    if isinstance(batches, Tensor):
+        raise ValueError(
+            f"{what} must give batches of inputs, and is one tensor of shape {tuple(batches.shape)}; put it into a list"
+        )
     found: list[Tensor] = []
     for number, batch in enumerate(batches):
         x = batch[0] if isinstance(batch, tuple | list) and batch else batch
