@@ -123,6 +123,7 @@ def test_files_that_do_not_work_are_not_left(only, tmp_path, settings, message):
         ({"backend": "numy"}, "unknown back end 'numy'; did you mean 'numpy'"),
         ({"backend": "numpy", "precisions": ["bfloat16"]}, "computes in float32, and bfloat16 is asked for"),
         ({"example": torch.randn(0, 6)}, "the example must be"),
+        ({"module": linear().bfloat16(), "example": X.bfloat16()}, r"have no bfloat16, .* precisions=\['bfloat16'\]"),
         ({"example": torch.randn(2, 7)}, "the network must take"),
     ],
 )

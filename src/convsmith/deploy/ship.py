@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import convsmith
 from convsmith.arch import check_place
 from convsmith.deploy import backends
+from convsmith.deploy.agreement import check_example
 from convsmith.deploy.backends.registry import Artefact
 from convsmith.deploy.comparison import Candidate, Comparison, compare
 from convsmith.deploy.precision import precision_of, without_autocast
@@ -75,6 +76,12 @@ def ship(
     Warns, and says in the README, where outputs depend on the input so little that their agreement shows nothing.
     Raises ValueError for wrong arguments, and when no back end with files can run the network; then nothing is left.
     """
+    check_example(example)
+    if example.dtype == torch.bfloat16:
+        raise ValueError(
+            "a loader takes NumPy arrays, which have no bfloat16, and the example is torch.bfloat16; ship the network "
+            "in float32, with precisions=['bfloat16']"
+        )
     folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"the folder of an export must be new or empty, got {folder}; give another name or remove it")
