@@ -91,6 +91,18 @@ def test_it_takes_and_gives_the_examples_type_whatever_it_computes_in(name):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_its_outputs_may_be_changed_and_learned_from(name):
+    run, x = deploy.prepare(network(), torch.randn(2, 3, 21, 17), backend=name, threads=1), torch.randn(3, 3, 21, 17)
+    head = nn.Linear(5, 2)
+    head(run(x)).sum().backward()
+    assert head.weight.grad.abs().sum() > 0
+    expected = run(x) + 1
+    assert torch.equal(run(x).add_(1), expected)
+    with torch.inference_mode():
+        assert torch.equal(run(x).add_(1), expected)
+
+
 @pytest.fixture
 def hasty_threads():
     """Threads that take turns at every opportunity."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from convsmith.deploy import clock
@@ -16,7 +17,10 @@ def prepare(network: nn.Module, example: Tensor, threads: int, precision: str) -
 
     def run(x: Tensor) -> Tensor:
         with clock.threads(threads):
-            return forward(x)
+            output = forward(x)
+            # One that inference mode made may neither be changed nor saved for a gradient outside of it. To copy it
+            # takes less than to do without that mode.
+            return output.clone() if output.is_inference() and not torch.is_inference_mode_enabled() else output
 
     return run
 

@@ -41,7 +41,7 @@ def prepare(network: nn.Module, example: Tensor, threads: int, precision: str) -
     engine, most = _engine(network, example, precision)
 
     def run(x: Tensor) -> Tensor:
-        with torch.inference_mode():
+        with torch.no_grad():
             outputs = [engine(piece) for piece in torch.split(plain(x, example), most)]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
