@@ -281,6 +281,37 @@ def test_a_network_that_draws_numbers_is_told_so(add_backend, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+class Counting(nn.Module):
+    """A network that counts its calls, in a buffer or beside them."""
+
+    def __init__(self, kept_in):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.kept_in, self.number = kept_in, 0
+
+    def forward(self, x):
+        if self.kept_in == "a buffer in place":
+            self.calls.add_(1)
+        elif self.kept_in == "a new buffer":
+            self.calls = self.calls + 1.0
+        self.number += self.kept_in == "an attribute"
+        return x * (self.calls + self.number)
+
+
+@pytest.mark.parametrize(
+    ("kept_in", "message"),
+    [
+        ("a buffer in place", r"take out what changes the buffer 0\.calls in eval mode"),
+        ("a new buffer", r"take out what changes the buffer 0\.calls in eval mode"),
+        ("an attribute", "take out what draws random numbers or keeps something from call to call in eval mode"),
+    ],
+)
+def test_a_network_that_keeps_something_from_call_to_call_is_told_so(add_backend, kept_in, message):
+    add_backend("still", lambda network, example, threads, precision: torch.clone)
+    with pytest.raises(ValueError, match=rf"two passes of eager differ by 1 of the largest output; {message}"):
+        deploy.prepare(nn.Sequential(Counting(kept_in)), IMAGES, backend="still")
+
+
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("x", [IMAGES.int(), IMAGES.double(), IMAGES[..., 1:]], ids=["integers", "float64", "size"])
 def test_inputs_of_another_type_or_size_are_refused(backend, x):

@@ -91,14 +91,24 @@ def check_run(run: Run, example: Tensor) -> Tensor:
         ) from error
 
 
-def check_repeats(run: Run, example: Tensor, tolerance: float) -> None:
+def check_repeats(module: nn.Module, example: Tensor, tolerance: float) -> None:
     """Raise ValueError where two passes over the same input differ: nothing can agree with such a network."""
+    run, before = eager_run(module), {name: buffer.clone() for name, buffer in module.named_buffers()}
     difference = _difference(run(example.clone()), run(example.clone()))
-    if not difference <= tolerance:
-        raise ValueError(
-            "a network that is compared must give the same output for the same input, and two passes of eager differ "
-            f"by {difference:.2g} of the largest output; take out what draws random numbers in eval mode"
-        )
+    if difference <= tolerance:
+        return
+    changed = [name for name, buffer in module.named_buffers() if not _is_same(buffer, before.get(name))]
+    what = f"changes the buffer {changed[0]}" if changed else "draws random numbers or keeps something from call to call"
+    raise ValueError(
+        "a network that is compared must give the same output for the same input, and two passes of eager differ "
+        f"by {difference:.2g} of the largest output; take out what {what} in eval mode"
+    )
+
+
+def _is_same(buffer: Tensor, before: Tensor | None) -> bool:
+    if before is None or (buffer.shape, buffer.dtype) != (before.shape, before.dtype):
+        return False
+    return torch.allclose(buffer, before, rtol=0, atol=0, equal_nan=True)
 
 
 def noise_like(example: Tensor, batch_size: int) -> Tensor:

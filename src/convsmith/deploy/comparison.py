@@ -132,7 +132,7 @@ class Comparison:
 
     def _differs(self, found: Candidate, tolerance: float) -> str:
         try:
-            check_repeats(self.eager, self.example, tolerance)
+            check_repeats(snapshot(self.network, sharing=True), self.example, tolerance)
         except ValueError as error:
             return str(error)
         return (

@@ -92,7 +92,7 @@ def export(
     with threads(1):
         difference = reference.difference(onnx.load(data, threads=1))
     if not difference <= tolerance:
-        check_repeats(eager, example, tolerance)
+        check_repeats(network, example, tolerance)
         raise ValueError(
             f"the exported network may differ from eager by {tolerance:g} of the largest output, and differs by "
             f"{difference:.2g}; no file was written; export in float64 to find the cause, or raise tolerance"

@@ -142,7 +142,7 @@ def quantize(
     found, refused = [], {}
     for name in names:
         try:
-            found.append(_compared(name, model, (eager, reference), batches, compared, evaluate, count))
+            found.append(_compared(name, model, (network, reference), batches, compared, evaluate, count))
             _check_drop(found[-1], max_drop)
         except ValueError as error:
             refused[name] = error
@@ -167,7 +167,7 @@ def _runtimes(backend: str) -> list[str]:
 def _compared(
     name: str,
     model: bytes,
-    eager: tuple[Run, Reference],
+    expected: tuple[nn.Module, Reference],
     batches: list[Tensor],
     held_out: list[Tensor],
     evaluate: Evaluate | None,
@@ -175,7 +175,7 @@ def _compared(
 ) -> Quantized:
     runtime = RUNTIMES[name]
     plain = runtime.load(model, threads)
-    _check_float(name, plain, *eager)
+    _check_float(name, plain, *expected)
     int8 = runtime.quantize(model, batches, threads)
     if not int8.int8_layers:
         raise ValueError(f"{name} found no layer to quantise among {int8.layers}; the network stays in float32")
@@ -206,7 +206,7 @@ def _compared(
     )
 
 
-def _check_float(name: str, plain: Run, eager: Run, reference: Reference) -> None:
+def _check_float(name: str, plain: Run, network: nn.Module, reference: Reference) -> None:
     """Raise ValueError where a runtime does not compute in float32 what eager does: int8 is compared with that."""
     tolerance = TOLERANCES[torch.float32]
     try:
@@ -217,7 +217,7 @@ def _check_float(name: str, plain: Run, eager: Run, reference: Reference) -> Non
             "runtime"
         ) from error
     if not difference <= tolerance:
-        check_repeats(eager, reference.pairs[0][0], tolerance)
+        check_repeats(network, reference.pairs[0][0], tolerance)
         raise ValueError(
             f"the exported network may differ from eager by {tolerance:g} of the largest output, and differs by "
             f"{difference:.2g} in {name}; nothing was quantised; choose another runtime, or export in float64 to find "
