@@ -142,7 +142,6 @@ def test_an_openvino_that_takes_no_weights_from_outside_gets_them_in_the_model()
     torch.testing.assert_close(torch.from_numpy(found), eager_run(module)(IMAGES), rtol=1e-4, atol=1e-5)
 
 
-
 class Looping(nn.Module):
     """The network of the other tests, for one image after the other."""
 
@@ -161,6 +160,7 @@ def test_auto_goes_on_where_forward_loops_over_the_batch(capfd):
     assert "forward takes image 1 of the batch, which not every batch has" in prepared.rejected["onnxruntime"]
     assert prepared(torch.randn(3, 3, 4, 4)).shape == (3, 5)
     assert capfd.readouterr() == ("", "")
+
 
 class Clips(nn.Module):
     """Images that belong together, four to a clip."""

@@ -139,7 +139,6 @@ def test_the_folder_it_writes_runs_by_its_loader(quantized, tmp_path):
         result.save(tmp_path / "shipped")
 
 
-
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_threads_that_share_a_run_get_the_outputs_of_their_own_inputs(backend):
@@ -157,6 +156,7 @@ def test_threads_that_share_a_run_get_the_outputs_of_their_own_inputs(backend):
             assert list(pool.map(wrong, range(4))) == [0, 0, 0, 0]
     finally:
         sys.setswitchinterval(interval)
+
 
 def test_a_folder_that_is_a_link_is_written_on_its_own_file_system(tmp_path):
     folder, places = tmp_path / "mine", []

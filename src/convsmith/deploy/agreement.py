@@ -98,7 +98,9 @@ def check_repeats(module: nn.Module, example: Tensor, tolerance: float) -> None:
     if difference <= tolerance:
         return
     changed = [name for name, buffer in module.named_buffers() if not _is_same(buffer, before.get(name))]
-    what = f"changes the buffer {changed[0]}" if changed else "draws random numbers or keeps something from call to call"
+    what = (
+        f"changes the buffer {changed[0]}" if changed else "draws random numbers or keeps something from call to call"
+    )
     raise ValueError(
         "a network that is compared must give the same output for the same input, and two passes of eager differ "
         f"by {difference:.2g} of the largest output; take out what {what} in eval mode"

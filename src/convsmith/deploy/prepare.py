@@ -16,7 +16,7 @@ from convsmith.deploy.precision import check_precision, precision_of, without_au
 
 @dataclass(frozen=True)
 class Prepared:
-    """A network ready to run: call it with a tensor of any batch size.
+    """A network ready to run: call it with a tensor of any batch size, from any thread.
 
     `timings` are the milliseconds of one pass over the example that `auto` measured, and `rejected` says why it passed
     over a back end. `difference` is the largest one from eager, as a share of eager's largest output.

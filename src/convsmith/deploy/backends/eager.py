@@ -18,8 +18,8 @@ def prepare(network: nn.Module, example: Tensor, threads: int, precision: str) -
     def run(x: Tensor) -> Tensor:
         with clock.threads(threads):
             output = forward(x)
-            # One that inference mode made may neither be changed nor saved for a gradient outside of it. To copy it
-            # takes less than to do without that mode.
+            # What inference mode made may neither be changed nor saved for a gradient outside of it. A copy takes less
+            # than that mode spares, but for light networks that give large maps.
             return output.clone() if output.is_inference() and not torch.is_inference_mode_enabled() else output
 
     return run

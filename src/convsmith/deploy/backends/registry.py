@@ -41,8 +41,9 @@ class Backend:
 
     `prepare(network, example, threads, precision)` gets a network of its own, in eval mode, on the example's device
     and of its type, and one of the `precisions`. It returns a function from tensor to tensor, both of the example's
-    type, that computes in that precision with that many threads, at any batch size. It raises ValueError for a network
-    that it cannot run, and need not check what it computes: who calls it compares with eager.
+    type, that computes in that precision with that many threads, at any batch size; several threads may call it at a
+    time, and the outputs are theirs to change. It raises ValueError for a network that it cannot run, and need not
+    check what it computes: who calls it compares with eager.
     `requires` are the modules that it imports; `extra` is the extra of convsmith that installs them.
     `devices` are the types of the devices that it computes on.
     `thorough` says that it takes many seconds to prepare: `auto` tries it only where asked to be thorough.
