@@ -22,7 +22,7 @@ from convsmith.measure.predictor.speed import References, Speed, undisturbed
 
 CHUNK, ROUNDS, BETWEEN, FIRST = 40, 5, 10, 20
 TIMED_EVERY = 5  # networks; no multiple of `jobs.GIVEN_EVERY`, so that some are random and some the caller's
-LARGEST_CHANGE, LARGEST_DRIFT = 0.15, 0.25  # of the machine's speed, within a chunk and from the beginning
+LARGEST_CHANGE, LARGEST_DRIFT = 0.08, 0.25  # of the machine's speed, within a chunk and from the beginning
 TRIES, MOST_LOST = 3, 4  # of a chunk, and chunks in a row
 SMALLEST_MS = 1e-3
 
