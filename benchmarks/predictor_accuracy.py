@@ -59,9 +59,10 @@ def compare(folder: Path, calibration: Path, out: Path, label: str) -> None:
 def predictions(folder: Path, predictor: cs.measure.LatencyPredictor) -> list[Row]:
     """Milliseconds of each network by each method that needs no truth."""
     table = predictor._table
-    # The baselines learn from the same networks; the table knows their kernels.
-    latencies = np.array(table.latencies_ms)
-    terms = np.array([figures(own) for own in table.kernels])
+    # The baselines learn from those networks of the calibration that were timed as a whole; it knows their kernels.
+    timed = table.timed()
+    latencies = np.array(table.latencies_ms)[timed]
+    terms = np.array([figures(own) for own in table.kernels])[timed]
     scale = float(np.median(latencies / terms[:, 0]))
     linear = np.linalg.lstsq(terms / latencies[:, None], np.ones(len(latencies)), rcond=None)[0]
     rows: list[Row] = []
