@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from inspect import Parameter, signature
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from convsmith.deploy.silence import raised_by_torch
+from convsmith.deploy.snapshot import required_inputs
 
 Run: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -51,7 +51,7 @@ def eager_run(module: nn.Module, *, any_output: bool = False) -> Run:
     Raises ValueError for a forward pass of several inputs, and the run OutputsError for an output that is not one
     tensor, unless `any_output` says that nobody reads it.
     """
-    needed = _inputs(module)
+    needed = required_inputs(module)
     if len(needed) > 1:
         raise ValueError(
             f"a network to deploy must take one tensor, and {type(module).__name__} takes {', '.join(needed)}; wrap it "
@@ -66,16 +66,6 @@ def eager_run(module: nn.Module, *, any_output: bool = False) -> Run:
         return output  # type: ignore[no-any-return]
 
     return run
-
-
-def _inputs(module: nn.Module) -> list[str]:
-    """The arguments that a forward pass cannot go without."""
-    places = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-    try:
-        parameters = signature(module.forward).parameters.values()
-    except (TypeError, ValueError):  # a compiled one, say
-        return []
-    return [own.name for own in parameters if own.default is Parameter.empty and own.kind in places]
 
 
 def check_run(run: Run, example: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from inspect import Parameter, signature
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,6 +20,16 @@ def module_of(network: Any) -> nn.Module:
         return getattr(network, "_orig_mod", network)
     given = f"the architecture {network.name}" if isinstance(network, Architecture) else repr(network)
     raise ValueError(f"a network must be a torch.nn.Module, got {given[:80]}; build it by cs.create_model")
+
+
+def required_inputs(module: nn.Module) -> list[str]:
+    """The arguments that a forward pass cannot go without."""
+    places = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    try:
+        parameters = signature(module.forward).parameters.values()
+    except (TypeError, ValueError):  # a compiled or traced one, say
+        return []
+    return [own.name for own in parameters if own.default is Parameter.empty and own.kind in places]
 
 
 def snapshot(module: nn.Module, *, sharing: bool = False) -> nn.Module:

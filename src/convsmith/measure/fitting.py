@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from inspect import Parameter, signature
 
 from torch import nn
 
 from convsmith.deploy.silence import raised_by_torch, reason
+from convsmith.deploy.snapshot import required_inputs
 from convsmith.network.shapes import Shape
 
 FAILURES = (RuntimeError, AssertionError, IndexError, TypeError)  # of operators that do not take what they are given
@@ -36,7 +36,7 @@ def fitted(network: nn.Module, input_shape: Shape) -> Iterator[None]:
             raise
         if type(error) is not RuntimeError and not _running(error):
             raise
-        name, needed = type(network).__name__, _required(network)
+        name, needed = type(network).__name__, required_inputs(network)
         if len(needed) > 1:
             raise InputError(
                 f"what is measured takes one input, and {name} takes {', '.join(needed)}",
@@ -46,16 +46,6 @@ def fitted(network: nn.Module, input_shape: Shape) -> Iterator[None]:
             f"{name} must take an input of shape {input_shape}, and fails in {place(network, error)} ({reason(error)})",
             "give input_shape, batch included, as the network takes it",
         ) from error
-
-
-def _required(network: nn.Module) -> list[str]:
-    """The arguments that its forward pass cannot go without."""
-    places = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-    try:
-        parameters = signature(network.forward).parameters.values()
-    except (TypeError, ValueError):  # a traced one, say
-        return []
-    return [own.name for own in parameters if own.default is Parameter.empty and own.kind in places]
 
 
 def place(network: nn.Module, error: BaseException) -> str:

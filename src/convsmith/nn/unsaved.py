@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 
-class Unsaved(nn.Module):
+class Unsaved(nn.Module, ABC):
     """A module whose buffers outside of the state dict start with the same values on every device.
 
     A module from the meta device gets memory by `to_empty`, and no `load_state_dict` fills these buffers then.
     """
 
+    @abstractmethod
     def fill(self) -> None:
         """Write the values with which these buffers start."""
-        raise NotImplementedError
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         was_on_meta = self._unsaved().is_meta
