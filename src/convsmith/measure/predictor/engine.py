@@ -12,10 +12,13 @@ from convsmith.measure.predictor.onnx_model import model_of
 
 
 class Timed(Protocol):
-    """A network in a back end: profiled as it is loaded, then timed in bursts."""
+    """A network in a back end, profiled a few passes at a time, or timed in bursts."""
 
-    def times_us(self, ran: Graph) -> Sequence[float]:
-        """Microseconds of each operator of an executed graph.
+    def profile_ms(self) -> float:
+        """Profile some passes more: milliseconds of an undisturbed one."""
+
+    def times_us(self, ran: Graph, profiles: Sequence[int]) -> Sequence[float]:
+        """Microseconds of each operator of an executed graph, of these of the profiles; no profile follows.
 
         Raises ValueError, naming what differs, where the back end ran other kernels than the graph has.
         """

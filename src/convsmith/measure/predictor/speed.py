@@ -24,6 +24,7 @@ from convsmith.measure.predictor.writer import Writer
 
 REFERENCES = 5
 BURST_SECONDS, LEAST_CALLS = 8e-3, 3
+PROFILED_PASSES, LEAST_PROFILED, PROFILED_SECONDS = 4, 2, 80e-3
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,13 @@ def undisturbed(times: Sequence[float]) -> float:
 
     Other guests of a machine add up to a fifth for tenths of a second, in any burst and not in the reference beside it.
     """
-    faster = sorted(times)[: (len(times) + 1) // 2]
+    faster = [times[place] for place in faster_half(times)]
     return sum(faster) / len(faster)
+
+
+def faster_half(times: Sequence[float]) -> list[int]:
+    """The places of the faster half."""
+    return sorted(range(len(times)), key=times.__getitem__)[: (len(times) + 1) // 2]
 
 
 class Bursts:
@@ -74,6 +80,30 @@ class Bursts:
         for _ in range(self._settling):
             self._run()
         return 1e3 * median(burst(self._run, 1) for _ in range(self._calls))
+
+
+class Passes:
+    """Passes of a network that a runtime profiles: a few at a time, behind others that bring it to its speed.
+
+    `done` counts them all, as runtimes do.
+    """
+
+    def __init__(self, run: Call):
+        self._run = run
+        run()
+        self._seconds, self.done = burst(run, 1), 2
+
+    def settle(self) -> None:
+        """Half as many untimed passes as before a burst."""
+        self._make(-(-settling_calls(self._seconds) // 2))
+
+    def profiled(self) -> list[float]:
+        """Seconds of each of the next passes."""
+        return self._make(max(LEAST_PROFILED, min(PROFILED_PASSES, int(PROFILED_SECONDS / self._seconds))))
+
+    def _make(self, passes: int) -> list[float]:
+        self.done += passes
+        return [burst(self._run, 1) for _ in range(passes)]
 
 
 class Loads(Protocol):

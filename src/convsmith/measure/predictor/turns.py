@@ -1,10 +1,10 @@
 """Networks measured in turns, and among them those that never change, which tell how fast the machine is at the time.
 
-Each network is profiled, and each fifth is then timed as a whole, in bursts, one a round, of which the faster half
-counts: kernels need many networks, and what a network takes beside its kernels is told by few. The reference networks
-are timed in between. What a chunk of networks took is divided by what references of their size took beside them, as a
-share of what those took at the beginning: series of networks, minutes or hours apart, agree better so. A chunk during
-which the machine's speed changed is measured again.
+All networks of a chunk are loaded; in each of a few rounds a few passes of each are profiled, each fifth is also timed
+as a whole, in a burst, and so are the reference networks. Of what rounds tell of a network the faster half counts: a
+disturbance of the machine lasts for seconds. Kernels need many networks, and what a network takes beside its kernels is
+told by few. What the networks took is divided by what references of their size took in the same rounds, as a share of
+what those took at the beginning: series of networks, minutes or hours apart, agree better so.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from convsmith.measure.predictor.engine import Timed
 from convsmith.measure.predictor.graph import Graph, Shape
 from convsmith.measure.predictor.kernels import Kernel
-from convsmith.measure.predictor.speed import References, Speed, undisturbed
+from convsmith.measure.predictor.speed import References, Speed, faster_half, undisturbed
 
-CHUNK, ROUNDS, BETWEEN, FIRST = 40, 5, 10, 20
+CHUNK, ROUNDS, FIRST = 20, 5, 20
 TIMED_EVERY = 5  # networks; no multiple of `jobs.GIVEN_EVERY`, so that some are random and some the caller's
-LARGEST_CHANGE, LARGEST_DRIFT = 0.08, 0.25  # of the machine's speed, within a chunk and from the beginning
+LARGEST_DRIFT = 0.25  # of the machine's speed from the beginning
 TRIES, MOST_LOST = 3, 4  # of a chunk, and chunks in a row
 SMALLEST_MS = 1e-3
 
@@ -81,79 +81,95 @@ class Turns:
     def measure(self, jobs: Iterable[Job], *, rounds: int = ROUNDS, insist: bool = False) -> Iterator[list[Measured]]:
         """Lists of measured networks, a chunk each; those whose kernels the rules do not foresee are left out.
 
-        One that the runtime does not take is left out, too, and a chunk that met a machine of changing speed each time,
-        unless `insist` asks for the networks; these are all timed as a whole.
+        One that the runtime does not take is left out, too, and a chunk that met a machine of another speed, as long as
+        it was given, unless `insist` asks for the networks; these are all timed as a whole.
 
         Raises ValueError for a network that is insisted on and not taken, and where chunks are left out several times
         in a row: the machine is another one, or too busy.
         """
         jobs, lost = iter(jobs), 0
         while chunk := list(itertools.islice(jobs, CHUNK)):
+            beside = [self.references.speed()]
+            networks = self._loaded(chunk, insist)
             for tried in range(TRIES):
-                measured, profiling, timing = self._measure_chunk(chunk, rounds, insist)
-                usual = self.usual if self.begun else timing
-                steady = profiling.change(timing) <= LARGEST_CHANGE and timing.change(usual) <= LARGEST_DRIFT
-                if steady or (insist and tried == TRIES - 1):
+                for turn in range(1 if tried == 0 else 0, rounds):
+                    beside.append(self.references.speed())
+                    for own in networks if turn % 2 == 0 else reversed(networks):
+                        own.measure()
+                speed = Speed.of(beside)
+                usual = self.usual if self.begun else speed
+                if speed.change(usual) <= LARGEST_DRIFT or (insist and tried == TRIES - 1):
                     self.begun, self.usual, lost = True, usual, 0
-                    self.speeds.append(timing)
-                    yield [_at_speed(own, profiling, timing, usual) for own in measured]
+                    self.speeds.append(speed)
+                    yield list(self._told(networks, speed))
                     break
-                self.disturbed += len(measured)
+                self.disturbed += len(networks)
             else:
                 lost += 1
                 if lost == MOST_LOST:
                     raise ValueError(
                         "the machine must keep its speed to be measured, and its reference networks took "
-                        f"{_listed(timing)} ms beside the last networks, or changed, instead of {_listed(usual)} ms; "
+                        f"{_listed(speed)} ms beside the last networks instead of {_listed(usual)} ms; "
                         "stop what else runs, or calibrate into another file"
                     )
                 yield []
 
-    def _measure_chunk(self, chunk: Sequence[Job], rounds: int, insist: bool) -> tuple[list[Measured], Speed, Speed]:
-        """What was measured, and the machine's speed beside the profiles and beside the times."""
-        profiled: list[Measured] = []
-        timed: dict[int, Timed] = {}  # by their places among those profiled
-        profiling, timing = [], []
+    def _loaded(self, chunk: Sequence[Job], insist: bool) -> list[_Network]:
+        """The networks of a chunk, each measured for the first time."""
+        networks = []
         for place, job in enumerate(chunk):
-            if place % BETWEEN == 0:
-                profiling.append(self.references.speed())
             try:
-                network = self.runtime.load(job.graph)
+                network = _Network(job, self.runtime.load(job.graph), timed=insist or place % TIMED_EVERY == 0)
+                network.measure()
             except ValueError as error:  # an operator that the runtime lacks
                 if insist:
                     raise
                 self.skipped[job.name] = str(error)
                 continue
-            graph = self.runtime.executed(job.graph)
+            networks.append(network)
+        return networks
+
+    def _told(self, networks: Iterable[_Network], speed: Speed) -> Iterator[Measured]:
+        """What each took, as on a machine of its usual speed."""
+        for own in networks:
+            graph = self.runtime.executed(own.job.graph)
             try:
-                times = network.times_us(graph)
+                times_us = own.times_us(graph)
             except ValueError as error:
-                self.skipped[job.name] = str(error)
+                self.skipped[own.job.name] = str(error)
                 continue
-            if insist or place % TIMED_EVERY == 0:
-                timed[len(profiled)] = network
-            kernels = tuple(self.runtime.kernels(graph))
-            profiled.append(Measured(job.name, _input_shape(job.graph), kernels, tuple(times), math.nan))
-        samples: dict[int, list[float]] = {place: [] for place in timed}
-        for turn in range(rounds):
-            for done, place in enumerate(timed if turn % 2 == 0 else reversed(timed)):
-                if done % BETWEEN == 0:
-                    timing.append(self.references.speed())
-                samples[place].append(timed[place].burst_ms())
-        for place, own in samples.items():
-            profiled[place] = replace(profiled[place], latency_ms=undisturbed(own))
-        return profiled, Speed.of(profiling), Speed.of(timing or profiling)
+            slowdown = speed.slowdown(self.usual, size(own.latency_ms, times_us))
+            yield Measured(
+                own.job.name,
+                graph.shapes[graph.inputs[0]],
+                tuple(self.runtime.kernels(graph)),
+                tuple(time / slowdown for time in times_us),
+                own.latency_ms / slowdown,
+            )
 
 
-def _at_speed(measured: Measured, profiling: Speed, timing: Speed, usual: Speed) -> Measured:
-    """As on a machine of its usual speed."""
-    size_ms = size(measured.latency_ms, measured.times_us)
-    slowdown = profiling.slowdown(usual, size_ms)
-    return replace(
-        measured,
-        times_us=tuple(time / slowdown for time in measured.times_us),
-        latency_ms=measured.latency_ms / timing.slowdown(usual, size_ms),
-    )
+class _Network:
+    """A loaded network, and what rounds told of it."""
+
+    def __init__(self, job: Job, network: Timed, *, timed: bool):
+        self.job, self._network, self._timed = job, network, timed
+        self._profiles_ms: list[float] = []
+        self._bursts_ms: list[float] = []
+
+    def measure(self) -> None:
+        """One more round."""
+        self._profiles_ms.append(self._network.profile_ms())
+        if self._timed:
+            self._bursts_ms.append(self._network.burst_ms())
+
+    def times_us(self, ran: Graph) -> Sequence[float]:
+        """Microseconds of each operator of the executed graph; ValueError where others ran."""
+        return self._network.times_us(ran, faster_half(self._profiles_ms))
+
+    @property
+    def latency_ms(self) -> float:
+        """The whole network's latency, NaN where it was not timed."""
+        return undisturbed(self._bursts_ms) if self._timed else math.nan
 
 
 def size(latency_ms: float, times_us: Sequence[float]) -> float:
@@ -163,7 +179,3 @@ def size(latency_ms: float, times_us: Sequence[float]) -> float:
 
 def _listed(speed: Speed) -> str:
     return ", ".join(f"{own:.3g}" for own in speed.reference_ms)
-
-
-def _input_shape(graph: Graph) -> Shape:
-    return graph.shapes[graph.inputs[0]]

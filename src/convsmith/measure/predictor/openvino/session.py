@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, cached_property
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,8 @@ from convsmith.deploy.rounds import burst
 from convsmith.deploy.telemetry import unreported
 from convsmith.measure.predictor.graph import Graph, Shape
 from convsmith.measure.predictor.openvino.profile import CUT_OFF_US, LEAST_US, Node, nodes, times_of
-from convsmith.measure.predictor.speed import Bursts, undisturbed
-
-WARMING, PROFILED_RUNS, LEAST_PROFILED_RUNS, PROFILED_SECONDS = 3, 16, 6, 0.3
-DISTURBED, TRIES = 1.1, 3  # a mean of the passes above their median by so much is profiled again
+from convsmith.measure.predictor.speed import Bursts, Passes, undisturbed
+from convsmith.measure.predictor.trees import Array
 
 
 class Session:
@@ -29,19 +27,30 @@ class Session:
         self._settings = settings(threads, "float32")
         example = np.random.default_rng(0).standard_normal(input_shape, dtype=np.float32)
         self._example = unreported("openvino").Tensor(example)
-        self._kernels: list[Node] = []
 
     def _compiled(self, *, counts: bool) -> Any:
         return compile_model(_core(), self._model, {**self._settings, "PERF_COUNT": counts}, "float32")
 
-    @property
-    def kernels(self) -> list[Node]:
-        """The kernels that OpenVINO ran, with their mean times; measured again where the passes were not alike."""
-        for _ in range(TRIES if not self._kernels else 0):
-            self._kernels, steady = _profiled(self._compiled(counts=True), self._example)
-            if steady:
-                break
-        return self._kernels
+    def profile_ms(self) -> float:
+        """Profile some passes more: milliseconds of an undisturbed one."""
+        return self._profiler.profile_ms()
+
+    def times_us(self, ran: Graph, profiles: Sequence[int]) -> list[float]:
+        """Microseconds of each operator of an executed graph, of these profiles; ValueError where OpenVINO ran others.
+
+        No profile follows: the model that counts is let go.
+        """
+        found = times_of(ran, self.kernels(profiles))
+        del self._profiler
+        return found
+
+    def kernels(self, profiles: Sequence[int]) -> list[Node]:
+        """The kernels that OpenVINO ran, with the means of their times over these profiles."""
+        return self._profiler.kernels(profiles)
+
+    @cached_property
+    def _profiler(self) -> _Profiler:
+        return _Profiler(self._compiled(counts=True), self._example)
 
     @cached_property
     def _bursts(self) -> Bursts:
@@ -50,31 +59,42 @@ class Session:
         request.infer()
         return Bursts(request.infer, burst(request.infer, 1))
 
-    def times_us(self, ran: Graph) -> list[float]:
-        """Microseconds of each operator of an executed graph; ValueError where OpenVINO ran others."""
-        return times_of(ran, self.kernels)
-
     def burst_ms(self) -> float:
         """Milliseconds of a pass, by a burst."""
         return self._bursts.ms()
 
 
-def _profiled(compiled: Any, example: Any) -> tuple[list[Node], bool]:
-    """The kernels of a model that counts, as in undisturbed passes, and whether the passes took alike."""
-    request = compiled.create_infer_request()
-    request.set_input_tensor(example)
-    seconds = [burst(request.infer, 1) for _ in range(WARMING)][-1]
-    before = _means_us(request)
-    runs = max(LEAST_PROFILED_RUNS, min(PROFILED_RUNS, int(PROFILED_SECONDS / seconds)))
-    passes = [burst(request.infer, 1) for _ in range(runs)]
-    after = _means_us(request)
-    slowed = sum(passes) / runs / undisturbed(passes)
-    found = []
-    for name, node in nodes(compiled).items():
-        total = after[name] * (WARMING + runs) - before[name] * WARMING
-        time_us = total / runs / slowed + CUT_OFF_US if after[name] else LEAST_US
-        found.append(replace(node, time_us=max(time_us, LEAST_US)))
-    return found, sum(passes) / runs <= DISTURBED * median(passes)
+class _Profiler:
+    """A model that counts, and what it counted in each profile: microseconds of each kernel in a pass."""
+
+    def __init__(self, compiled: Any, example: Any):
+        self._nodes = nodes(compiled)
+        self._request = compiled.create_infer_request()
+        self._request.set_input_tensor(example)
+        self._passes = Passes(self._request.infer)
+        self._profiles: list[Array] = []
+
+    def profile_ms(self) -> float:
+        self._passes.settle()
+        before = self._counted_us()
+        seconds = self._passes.profiled()
+        slowed = sum(seconds) / len(seconds) / undisturbed(seconds)
+        self._profiles.append((self._counted_us() - before) / len(seconds) / slowed)
+        return 1e3 * undisturbed(seconds)
+
+    def kernels(self, profiles: Sequence[int]) -> list[Node]:
+        times = np.mean([self._profiles[place] for place in profiles], axis=0)
+        ran = np.array([self._means_us()[name] > 0 for name in self._nodes])
+        times = np.maximum(np.where(ran, times + CUT_OFF_US, 0.0), LEAST_US)
+        return [replace(node, time_us=float(us)) for node, us in zip(self._nodes.values(), times, strict=True)]
+
+    def _counted_us(self) -> Array:
+        """What each kernel (kernels,) took in all passes so far, as OpenVINO's mean over them tells."""
+        means = self._means_us()
+        return self._passes.done * np.array([means[name] for name in self._nodes])
+
+    def _means_us(self) -> dict[str, float]:
+        return {each.node_name: 1e6 * each.real_time.total_seconds() for each in self._request.profiling_info}
 
 
 def kernel_names(model: bytes) -> list[str]:
@@ -82,11 +102,6 @@ def kernel_names(model: bytes) -> list[str]:
     compiled = compile_model(_core(), read_model(_core(), model), settings(1, "float32"), "float32")
     infos = (op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops())
     return [str(getattr(info["primitiveType"], "value", info["primitiveType"])) for info in infos]
-
-
-def _means_us(request: Any) -> dict[str, float]:
-    """The mean of each kernel over all passes of the compiled model."""
-    return {each.node_name: 1e6 * each.real_time.total_seconds() for each in request.profiling_info}
 
 
 @cache
