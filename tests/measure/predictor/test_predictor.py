@@ -21,6 +21,7 @@ from convsmith.measure.predictor import predictor as module, table as tables, tu
 from convsmith.measure.predictor.describe import describe
 from convsmith.measure.predictor.jobs import NAMED, random_graph, random_jobs
 from convsmith.measure.predictor.motifs import MOTIFS
+from convsmith.measure.predictor.onnxruntime.profile import times_of
 from convsmith.measure.predictor.speed import REFERENCES, Bursts, Speed, undisturbed
 from convsmith.measure.predictor.steps import STEPS
 from convsmith.nn import Classifier, ConvNormAct, InvertedResidual, MaxPool
@@ -426,7 +427,7 @@ def test_a_burst_comes_behind_passes_that_settle(monkeypatch, seconds, untimed, 
 
 
 def test_bursts_that_something_else_lengthens_do_not_count(turned):
-    """Two of five of each network, and two of the references'."""
+    """Two of five of each network, and as many of the references'."""
     measuring, references, jobs, usual = turned
 
     def lengthened(network):
@@ -443,15 +444,45 @@ def test_bursts_that_something_else_lengthens_do_not_count(turned):
     assert undisturbed([3.0, 7.0, 5.0]) == 4.0
 
 
-def test_a_minute_that_slows_down_is_measured_again(turned):
+def test_profiles_that_something_else_lengthens_do_not_count(turned):
+    measuring, _, jobs, _ = turned
+    chosen = []
+
+    def lengthened(graph):
+        network, factors = fake.load(graph), itertools.cycle([1.3, 1.0, 1.1, 1.0, 1.0])
+        network.profile_ms = lambda: network.latency_ms * next(factors)
+        network.times_us = lambda ran, profiles: chosen.append(profiles) or times_of(ran, network.kernels)
+        return network
+
+    measuring.runtime = Mock(wraps=measuring.runtime, load=lengthened)
+    list(measuring.measure(jobs))
+    assert chosen == [[1, 3, 4]] * 3
+
+
+def test_rounds_at_another_speed_are_made_again(turned):
+    """The networks stay loaded, and the faster half of all rounds counts, theirs and the references'."""
+    measuring, references, jobs, usual = turned
+
+    def slowed(network):
+        slowness = itertools.chain([1.5] * turns.ROUNDS, itertools.repeat(1.0))
+        network.burst_ms = lambda: network.latency_ms * next(slowness)
+        return network
+
+    for reference in references:
+        slowed(reference)
+    loaded = []
+    measuring.runtime = Mock(wraps=measuring.runtime, load=lambda graph: loaded.append(slowed(fake.load(graph))) or loaded[-1])
+    (measured,) = measuring.measure(jobs)
+    assert [own.latency_ms for own in measured] == pytest.approx(usual)
+    assert (len(loaded), measuring.disturbed) == (3, 3)
+
+
+def test_networks_that_are_insisted_on_are_kept_at_any_speed(turned):
     measuring, references, jobs, usual = turned
     for reference in references:
-        slowness = itertools.cycle([1.0, *[1.2] * turns.ROUNDS])  # beside the profiles, and then the times
-        reference.burst_ms = lambda own=reference, slow=slowness: own.latency_ms * next(slow)
-    assert list(measuring.measure(jobs)) == [[]]
-    assert measuring.disturbed == 9
+        reference.slowness = 1.5
     (insisted,) = measuring.measure(jobs, insist=True)
-    assert [own.latency_ms for own in insisted] == pytest.approx([own / 1.2 for own in usual])
+    assert [own.latency_ms for own in insisted] == pytest.approx([own / 1.5 for own in usual])
 
 
 def test_a_machine_that_is_another_one_is_refused_in_the_end(turned):

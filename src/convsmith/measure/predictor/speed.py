@@ -24,7 +24,7 @@ from convsmith.measure.predictor.writer import Writer
 
 REFERENCES = 5
 BURST_SECONDS, LEAST_CALLS = 8e-3, 3
-PROFILED_PASSES, LEAST_PROFILED, PROFILED_SECONDS = 4, 2, 80e-3
+SETTLING, PROFILED, LEAST_PROFILED, PROFILED_SECONDS = 3, 6, 2, 0.1  # passes, at most and at least
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,12 @@ class Passes:
         self._seconds, self.done = burst(run, 1), 2
 
     def settle(self) -> None:
-        """Half as many untimed passes as before a burst."""
-        self._make(-(-settling_calls(self._seconds) // 2))
+        """The next passes, which count for nothing."""
+        self._make(min(SETTLING, settling_calls(self._seconds)))
 
     def profiled(self) -> list[float]:
-        """Seconds of each of the next passes."""
-        return self._make(max(LEAST_PROFILED, min(PROFILED_PASSES, int(PROFILED_SECONDS / self._seconds))))
+        """Seconds of each of the passes behind them."""
+        return self._make(max(LEAST_PROFILED, min(PROFILED, int(PROFILED_SECONDS / self._seconds))))
 
     def _make(self, passes: int) -> list[float]:
         self.done += passes

@@ -65,36 +65,47 @@ class Session:
 
 
 class _Profiler:
-    """A model that counts, and what it counted in each profile: microseconds of each kernel in a pass."""
+    """A model that counts, and what it counted: of each kernel the mean over all passes since it was compiled.
+
+    The mean is cut off to whole microseconds, so that what the last few of many passes took cannot be told from two
+    means. It is found by least squares from all of them, as passes that settle and passes that count are in each in
+    other shares.
+    """
 
     def __init__(self, compiled: Any, example: Any):
         self._nodes = nodes(compiled)
         self._request = compiled.create_infer_request()
         self._request.set_input_tensor(example)
         self._passes = Passes(self._request.infer)
-        self._profiles: list[Array] = []
+        self._first = self._passes.done
+        self._first_us = self._means_us()
+        self._counted: list[list[float]] = []  # seconds of the passes of each profile
+        self._shares: list[tuple[float, float]] = []  # of settling and of counting passes in each mean
+        self._means: list[Array] = []
 
     def profile_ms(self) -> float:
         self._passes.settle()
-        before = self._counted_us()
-        seconds = self._passes.profiled()
-        slowed = sum(seconds) / len(seconds) / undisturbed(seconds)
-        self._profiles.append((self._counted_us() - before) / len(seconds) / slowed)
-        return 1e3 * undisturbed(seconds)
+        self._read()
+        self._counted.append(self._passes.profiled())
+        self._read()
+        return 1e3 * undisturbed(self._counted[-1])
+
+    def _read(self) -> None:
+        counting = sum(map(len, self._counted))
+        since = self._passes.done - self._first
+        self._shares.append(((since - counting) / since, counting / since))
+        self._means.append((self._passes.done * self._means_us() - self._first * self._first_us) / since)
 
     def kernels(self, profiles: Sequence[int]) -> list[Node]:
-        times = np.mean([self._profiles[place] for place in profiles], axis=0)
-        ran = np.array([self._means_us()[name] > 0 for name in self._nodes])
-        times = np.maximum(np.where(ran, times + CUT_OFF_US, 0.0), LEAST_US)
+        (_, means), *_ = np.linalg.lstsq(np.array(self._shares), np.array(self._means), rcond=None)
+        passes = [seconds for own in self._counted for seconds in own]
+        slowed = sum(passes) / len(passes) / undisturbed([s for place in profiles for s in self._counted[place]])
+        times = np.maximum(np.where(self._means_us() > 0, means / slowed + CUT_OFF_US, 0.0), LEAST_US)
         return [replace(node, time_us=float(us)) for node, us in zip(self._nodes.values(), times, strict=True)]
 
-    def _counted_us(self) -> Array:
-        """What each kernel (kernels,) took in all passes so far, as OpenVINO's mean over them tells."""
-        means = self._means_us()
-        return self._passes.done * np.array([means[name] for name in self._nodes])
-
-    def _means_us(self) -> dict[str, float]:
-        return {each.node_name: 1e6 * each.real_time.total_seconds() for each in self._request.profiling_info}
+    def _means_us(self) -> Array:
+        means = {each.node_name: 1e6 * each.real_time.total_seconds() for each in self._request.profiling_info}
+        return np.array([means[name] for name in self._nodes])
 
 
 def kernel_names(model: bytes) -> list[str]:
