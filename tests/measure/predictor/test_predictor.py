@@ -471,7 +471,9 @@ def test_rounds_at_another_speed_are_made_again(turned):
     for reference in references:
         slowed(reference)
     loaded = []
-    measuring.runtime = Mock(wraps=measuring.runtime, load=lambda graph: loaded.append(slowed(fake.load(graph))) or loaded[-1])
+    measuring.runtime = Mock(
+        wraps=measuring.runtime, load=lambda graph: loaded.append(slowed(fake.load(graph))) or loaded[-1]
+    )
     (measured,) = measuring.measure(jobs)
     assert [own.latency_ms for own in measured] == pytest.approx(usual)
     assert (len(loaded), measuring.disturbed) == (3, 3)

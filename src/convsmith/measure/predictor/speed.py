@@ -93,12 +93,12 @@ class Passes:
         run()
         self._seconds, self.done = burst(run, 1), 2
 
-    def settle(self) -> None:
-        """The next passes, which count for nothing."""
-        self._make(min(SETTLING, settling_calls(self._seconds)))
+    def settle(self) -> list[float]:
+        """Seconds of each of the next passes, which count for nothing."""
+        return self._make(min(SETTLING, settling_calls(self._seconds)))
 
     def profiled(self) -> list[float]:
-        """Seconds of each of the passes behind them."""
+        """Seconds of each of those behind them."""
         return self._make(max(LEAST_PROFILED, min(PROFILED, int(PROFILED_SECONDS / self._seconds))))
 
     def _make(self, passes: int) -> list[float]:

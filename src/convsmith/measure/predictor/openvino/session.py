@@ -68,8 +68,8 @@ class _Profiler:
     """A model that counts, and what it counted: of each kernel the mean over all passes since it was compiled.
 
     The mean is cut off to whole microseconds, so that what the last few of many passes took cannot be told from two
-    means. It is found by least squares from all of them, as passes that settle and passes that count are in each in
-    other shares.
+    means. It is found from all of them by least squares: of a pass that counts a kernel takes one share, and of one
+    that settles another.
     """
 
     def __init__(self, compiled: Any, example: Any):
@@ -77,35 +77,32 @@ class _Profiler:
         self._request = compiled.create_infer_request()
         self._request.set_input_tensor(example)
         self._passes = Passes(self._request.infer)
-        self._first = self._passes.done
-        self._first_us = self._means_us()
-        self._counted: list[list[float]] = []  # seconds of the passes of each profile
-        self._shares: list[tuple[float, float]] = []  # of settling and of counting passes in each mean
-        self._means: list[Array] = []
+        self._profiles: list[list[float]] = []  # seconds of each pass
+        self._first, self._first_us = self._passes.done, self._passes.done * self._means_us()
+        self._since = np.zeros(2)  # seconds of the passes that settled and that counted, but for the first ones
+        self._seconds: list[Array] = []  # of them in the mean pass
+        self._means: list[Array] = []  # microseconds of each kernel in the mean pass
 
     def profile_ms(self) -> float:
-        self._passes.settle()
-        self._read()
-        self._counted.append(self._passes.profiled())
-        self._read()
-        return 1e3 * undisturbed(self._counted[-1])
+        self._read(0, self._passes.settle())
+        self._profiles.append(self._passes.profiled())
+        self._read(1, self._profiles[-1])
+        return 1e3 * undisturbed(self._profiles[-1])
 
-    def _read(self) -> None:
-        counting = sum(map(len, self._counted))
+    def _read(self, which: int, seconds: Sequence[float]) -> None:
+        self._since[which] += sum(seconds)
         since = self._passes.done - self._first
-        self._shares.append(((since - counting) / since, counting / since))
-        self._means.append((self._passes.done * self._means_us() - self._first * self._first_us) / since)
+        self._seconds.append(self._since / since)
+        self._means.append((self._passes.done * self._means_us() - self._first_us) / since)
 
     def kernels(self, profiles: Sequence[int]) -> list[Node]:
-        (_, means), *_ = np.linalg.lstsq(np.array(self._shares), np.array(self._means), rcond=None)
-        passes = [seconds for own in self._counted for seconds in own]
-        slowed = sum(passes) / len(passes) / undisturbed([s for place in profiles for s in self._counted[place]])
-        times = np.maximum(np.where(self._means_us() > 0, means / slowed + CUT_OFF_US, 0.0), LEAST_US)
+        (_, shares), *_ = np.linalg.lstsq(np.array(self._seconds), np.array(self._means), rcond=None)
+        times = np.maximum(shares * undisturbed([own for place in profiles for own in self._profiles[place]]), LEAST_US)
         return [replace(node, time_us=float(us)) for node, us in zip(self._nodes.values(), times, strict=True)]
 
     def _means_us(self) -> Array:
         means = {each.node_name: 1e6 * each.real_time.total_seconds() for each in self._request.profiling_info}
-        return np.array([means[name] for name in self._nodes])
+        return np.array([means[name] + (CUT_OFF_US if means[name] else 0) for name in self._nodes])
 
 
 def kernel_names(model: bytes) -> list[str]:
