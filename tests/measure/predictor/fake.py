@@ -28,7 +28,6 @@ class FakeNetwork:
         return self.latency_ms
 
     def times_us(self, ran, profiles):
-        assert len(profiles) == 3  # of five
         return times_of(ran, self.kernels)
 
     def burst_ms(self):

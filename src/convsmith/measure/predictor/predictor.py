@@ -86,7 +86,7 @@ class LatencyPredictor:
             minutes: Time to measure, over all calls on the same `path`; fitting comes on top.
             architectures: Networks with input shapes (N, C, H, W) to measure among the random ones, such as members of
                 the space that will be searched; at most one in four is one of these, and none is measured twice.
-            path: A file to keep what is measured, written after each forty networks: a call on the same file goes
+            path: A file to keep what is measured, written after each twenty networks: a call on the same file goes
                 on where a stopped one was, and one that has had its minutes measures nothing. What other processes add
                 to it meanwhile stays in it.
             progress: Called with the number of networks and the seconds measured so far.

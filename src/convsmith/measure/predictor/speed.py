@@ -24,7 +24,7 @@ from convsmith.measure.predictor.writer import Writer
 
 REFERENCES = 5
 BURST_SECONDS, LEAST_CALLS = 8e-3, 3
-SETTLING, PROFILED, LEAST_PROFILED, PROFILED_SECONDS = 3, 6, 2, 0.1  # passes, at most and at least
+SETTLING, PROFILED, PROFILED_SECONDS = 3, 6, 30e-3  # passes at most
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Passes:
 
     def profiled(self) -> list[float]:
         """Seconds of each of those behind them."""
-        return self._make(max(LEAST_PROFILED, min(PROFILED, int(PROFILED_SECONDS / self._seconds))))
+        return self._make(max(1, min(PROFILED, int(PROFILED_SECONDS / self._seconds))))
 
     def _make(self, passes: int) -> list[float]:
         self.done += passes

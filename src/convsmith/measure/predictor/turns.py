@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +22,7 @@ from convsmith.measure.predictor.kernels import Kernel
 from convsmith.measure.predictor.speed import References, Speed, faster_half, undisturbed
 
 CHUNK, ROUNDS, FIRST = 20, 5, 20
+ENOUGH_SECONDS, LEAST_ROUNDS = 0.4, 3  # of a network: what takes long wavers little
 TIMED_EVERY = 5  # networks; no multiple of `jobs.GIVEN_EVERY`, so that some are random and some the caller's
 LARGEST_DRIFT = 0.25  # of the machine's speed from the beginning
 TRIES, MOST_LOST = 3, 4  # of a chunk, and chunks in a row
@@ -95,7 +97,8 @@ class Turns:
                 for turn in range(1 if tried == 0 else 0, rounds):
                     beside.append(self.references.speed())
                     for own in networks if turn % 2 == 0 else reversed(networks):
-                        own.measure()
+                        if turn < LEAST_ROUNDS or own.seconds < ENOUGH_SECONDS:
+                            own.measure()
                 speed = Speed.of(beside)
                 usual = self.usual if self.begun else speed
                 if speed.change(usual) <= LARGEST_DRIFT or (insist and tried == TRIES - 1):
@@ -155,12 +158,15 @@ class _Network:
         self.job, self._network, self._timed = job, network, timed
         self._profiles_ms: list[float] = []
         self._bursts_ms: list[float] = []
+        self.seconds = 0.0
 
     def measure(self) -> None:
         """One more round."""
+        start = time.monotonic()
         self._profiles_ms.append(self._network.profile_ms())
         if self._timed:
             self._bursts_ms.append(self._network.burst_ms())
+        self.seconds += time.monotonic() - start
 
     def times_us(self, ran: Graph) -> Sequence[float]:
         """Microseconds of each operator of the executed graph; ValueError where others ran."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, cached_property
+from itertools import chain
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from convsmith.measure.predictor.graph import Graph, Shape
 from convsmith.measure.predictor.openvino.profile import CUT_OFF_US, LEAST_US, Node, nodes, times_of
 from convsmith.measure.predictor.speed import Bursts, Passes, undisturbed
 from convsmith.measure.predictor.trees import Array
+
+DISTURBED, STOPPED = 1.1, 1.5  # a profile that takes so much longer than others, or what precedes it, is left out
 
 
 class Session:
@@ -67,9 +71,9 @@ class Session:
 class _Profiler:
     """A model that counts, and what it counted: of each kernel the mean over all passes since it was compiled.
 
-    The mean is cut off to whole microseconds, so that what the last few of many passes took cannot be told from two
-    means. It is found from all of them by least squares: of a pass that counts a kernel takes one share, and of one
-    that settles another.
+    The mean is cut off to whole microseconds, so that what a few of many passes took cannot be told from two means. It
+    is found from all of them by least squares: of a pass that counts a kernel takes one share, and in each that
+    settles another time. Passes that something stopped for milliseconds, in the midst of one kernel, are left out.
     """
 
     def __init__(self, compiled: Any, example: Any):
@@ -77,32 +81,45 @@ class _Profiler:
         self._request = compiled.create_infer_request()
         self._request.set_input_tensor(example)
         self._passes = Passes(self._request.infer)
-        self._profiles: list[list[float]] = []  # seconds of each pass
-        self._first, self._first_us = self._passes.done, self._passes.done * self._means_us()
-        self._since = np.zeros(2)  # seconds of the passes that settled and that counted, but for the first ones
-        self._seconds: list[Array] = []  # of them in the mean pass
-        self._means: list[Array] = []  # microseconds of each kernel in the mean pass
+        self._settling: list[list[float]] = []  # seconds of each pass before each profile
+        self._profiles: list[list[float]] = []  # and of those of the profile
+        self._done, self._total_us = [self._passes.done], [self._counted_us()]  # at the ends of both, in turns
 
     def profile_ms(self) -> float:
-        self._read(0, self._passes.settle())
+        self._settling.append(self._passes.settle())
+        self._read()
         self._profiles.append(self._passes.profiled())
-        self._read(1, self._profiles[-1])
+        self._read()
         return 1e3 * undisturbed(self._profiles[-1])
 
-    def _read(self, which: int, seconds: Sequence[float]) -> None:
-        self._since[which] += sum(seconds)
-        since = self._passes.done - self._first
-        self._seconds.append(self._since / since)
-        self._means.append((self._passes.done * self._means_us() - self._first_us) / since)
-
     def kernels(self, profiles: Sequence[int]) -> list[Node]:
-        (_, shares), *_ = np.linalg.lstsq(np.array(self._seconds), np.array(self._means), rcond=None)
+        alike = undisturbed([fmean(self._profiles[place]) for place in profiles])
+        waited = median(map(fmean, self._settling))
+        rows, totals, errors = [], [], []
+        terms, total = np.zeros(2), np.zeros(len(self._nodes))
+        for place, own in enumerate(chain.from_iterable(zip(self._settling, self._profiles, strict=True))):
+            counts = place % 2
+            if fmean(own) > (DISTURBED * alike, STOPPED * waited)[1 - counts]:
+                continue
+            terms[counts] += sum(own) if counts else len(own)
+            total += self._total_us[place + 1] - self._total_us[place]
+            rows.append(terms.copy())
+            totals.append(total.copy())
+            errors.append(self._done[place + 1])
+        weights = 1 / np.array(errors)[:, None]
+        (_, shares), *_ = np.linalg.lstsq(weights * rows, weights * totals, rcond=None)
         times = np.maximum(shares * undisturbed([own for place in profiles for own in self._profiles[place]]), LEAST_US)
         return [replace(node, time_us=float(us)) for node, us in zip(self._nodes.values(), times, strict=True)]
 
-    def _means_us(self) -> Array:
+    def _read(self) -> None:
+        self._done.append(self._passes.done)
+        self._total_us.append(self._counted_us())
+
+    def _counted_us(self) -> Array:
+        """Microseconds of each kernel in all passes so far, to about so many as there were passes."""
         means = {each.node_name: 1e6 * each.real_time.total_seconds() for each in self._request.profiling_info}
-        return np.array([means[name] + (CUT_OFF_US if means[name] else 0) for name in self._nodes])
+        own = np.array([means[name] for name in self._nodes])
+        return self._passes.done * np.where(own > 0, own + CUT_OFF_US, 0)
 
 
 def kernel_names(model: bytes) -> list[str]:
