@@ -479,6 +479,18 @@ def test_rounds_at_another_speed_are_made_again(turned):
     assert (len(loaded), measuring.disturbed) == (3, 3)
 
 
+def test_what_takes_long_is_measured_in_fewer_rounds(turned, monkeypatch):
+    measuring, _, jobs, usual = turned
+    monkeypatch.setattr(turns, "ENOUGH_SECONDS", 0)
+    networks = [fake.load(job.graph) for job in jobs]
+    several = [Mock(wraps=network) for network in networks]
+    loaded = iter(several)
+    measuring.runtime = Mock(wraps=measuring.runtime, load=lambda graph: next(loaded))
+    (measured,) = measuring.measure(jobs)
+    assert [own.profile_ms.call_count for own in several] == [turns.LEAST_ROUNDS] * 3
+    assert [own.latency_ms for own in measured] == pytest.approx(usual)
+
+
 def test_networks_that_are_insisted_on_are_kept_at_any_speed(turned):
     measuring, references, jobs, usual = turned
     for reference in references:

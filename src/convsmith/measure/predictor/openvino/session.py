@@ -19,7 +19,7 @@ from convsmith.measure.predictor.openvino.profile import CUT_OFF_US, LEAST_US, N
 from convsmith.measure.predictor.speed import Bursts, Passes, undisturbed
 from convsmith.measure.predictor.trees import Array
 
-DISTURBED, STOPPED = 1.1, 1.5  # a profile that takes so much longer than others, or what precedes it, is left out
+STOPPED = 1.5  # what takes so much longer than others is left out
 
 
 class Session:
@@ -72,8 +72,8 @@ class _Profiler:
     """A model that counts, and what it counted: of each kernel the mean over all passes since it was compiled.
 
     The mean is cut off to whole microseconds, so that what a few of many passes took cannot be told from two means. It
-    is found from all of them by least squares: of a pass that counts a kernel takes one share, and in each that
-    settles another time. Passes that something stopped for milliseconds, in the midst of one kernel, are left out.
+    is found from all of them by least squares: of a pass that counts a kernel takes one share, and of one that settles
+    another. Passes that something stopped for milliseconds, in the midst of one kernel, are left out.
     """
 
     def __init__(self, compiled: Any, example: Any):
@@ -83,39 +83,32 @@ class _Profiler:
         self._passes = Passes(self._request.infer)
         self._settling: list[list[float]] = []  # seconds of each pass before each profile
         self._profiles: list[list[float]] = []  # and of those of the profile
-        self._done, self._total_us = [self._passes.done], [self._counted_us()]  # at the ends of both, in turns
+        self._totals_us = [self._total_us()]  # of each kernel in all passes so far, at the end of each of these
 
     def profile_ms(self) -> float:
         self._settling.append(self._passes.settle())
-        self._read()
+        self._totals_us.append(self._total_us())
         self._profiles.append(self._passes.profiled())
-        self._read()
+        self._totals_us.append(self._total_us())
         return 1e3 * undisturbed(self._profiles[-1])
 
     def kernels(self, profiles: Sequence[int]) -> list[Node]:
-        alike = undisturbed([fmean(self._profiles[place]) for place in profiles])
-        waited = median(map(fmean, self._settling))
-        rows, totals, errors = [], [], []
-        terms, total = np.zeros(2), np.zeros(len(self._nodes))
+        longest = [STOPPED * median(map(fmean, own)) for own in (self._settling, self._profiles)]
+        means, seconds = [], []
+        passes, total, since = 0, np.zeros(len(self._nodes)), np.zeros(2)  # seconds of passes that settled, and counted
         for place, own in enumerate(chain.from_iterable(zip(self._settling, self._profiles, strict=True))):
-            counts = place % 2
-            if fmean(own) > (DISTURBED * alike, STOPPED * waited)[1 - counts]:
+            if fmean(own) > longest[place % 2]:
                 continue
-            terms[counts] += sum(own) if counts else len(own)
-            total += self._total_us[place + 1] - self._total_us[place]
-            rows.append(terms.copy())
-            totals.append(total.copy())
-            errors.append(self._done[place + 1])
-        weights = 1 / np.array(errors)[:, None]
-        (_, shares), *_ = np.linalg.lstsq(weights * rows, weights * totals, rcond=None)
+            passes += len(own)
+            since[place % 2] += sum(own)
+            total += self._totals_us[place + 1] - self._totals_us[place]
+            means.append(total / passes)
+            seconds.append(since / passes)
+        (_, shares), *_ = np.linalg.lstsq(np.array(seconds), np.array(means), rcond=None)
         times = np.maximum(shares * undisturbed([own for place in profiles for own in self._profiles[place]]), LEAST_US)
         return [replace(node, time_us=float(us)) for node, us in zip(self._nodes.values(), times, strict=True)]
 
-    def _read(self) -> None:
-        self._done.append(self._passes.done)
-        self._total_us.append(self._counted_us())
-
-    def _counted_us(self) -> Array:
+    def _total_us(self) -> Array:
         """Microseconds of each kernel in all passes so far, to about so many as there were passes."""
         means = {each.node_name: 1e6 * each.real_time.total_seconds() for each in self._request.profiling_info}
         own = np.array([means[name] for name in self._nodes])
