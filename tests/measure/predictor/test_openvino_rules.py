@@ -282,7 +282,7 @@ def test_each_kernel_has_a_time_and_they_are_the_network_s(block):
     assert len(session.kernels([1])) == len(executed(graph, block).ops)
     times = session.times_us(executed(graph, block), [0, 2])
     assert min(times) > 0
-    assert sum(times) < 2e3 * max(ms)
+    assert sum(times) < 1e4 * max(ms)  # of one unit
     assert session.burst_ms() > 0
 
 

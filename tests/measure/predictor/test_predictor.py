@@ -482,8 +482,7 @@ def test_rounds_at_another_speed_are_made_again(turned):
 def test_what_takes_long_is_measured_in_fewer_rounds(turned, monkeypatch):
     measuring, _, jobs, usual = turned
     monkeypatch.setattr(turns, "ENOUGH_SECONDS", 0)
-    networks = [fake.load(job.graph) for job in jobs]
-    several = [Mock(wraps=network) for network in networks]
+    several = [Mock(wraps=fake.load(job.graph)) for job in jobs]
     loaded = iter(several)
     measuring.runtime = Mock(wraps=measuring.runtime, load=lambda graph: next(loaded))
     (measured,) = measuring.measure(jobs)

@@ -84,7 +84,8 @@ def test_the_profile_has_a_time_for_each_kernel_and_its_shapes(block):
         measured = session.kernels([0, 2])
         times = times_of(executed(graph, block=block), measured)
         assert sorted(times) == sorted(kernel.time_us for kernel in measured)
-        assert 0 < sum(times) < 2e3 * max(ms)
+        assert len(times) == len(measured)
+        assert 0 < sum(times) < 1e4 * max(ms)  # of one unit
         assert session.burst_ms() > 0
 
 

@@ -80,11 +80,11 @@ class Turns:
         self.skipped: dict[str, str] = {}
         self.disturbed = 0
 
-    def measure(self, jobs: Iterable[Job], *, rounds: int = ROUNDS, insist: bool = False) -> Iterator[list[Measured]]:
+    def measure(self, jobs: Iterable[Job], *, insist: bool = False) -> Iterator[list[Measured]]:
         """Lists of measured networks, a chunk each; those whose kernels the rules do not foresee are left out.
 
-        One that the runtime does not take is left out, too, and a chunk that met a machine of another speed, as long as
-        it was given, unless `insist` asks for the networks; these are all timed as a whole.
+        One that the runtime does not take is left out, too, and a chunk beside which the machine had another speed
+        however often its rounds were made, unless `insist` asks for the networks; these are all timed as a whole.
 
         Raises ValueError for a network that is insisted on and not taken, and where chunks are left out several times
         in a row: the machine is another one, or too busy.
@@ -94,7 +94,7 @@ class Turns:
             beside = [self.references.speed()]
             networks = self._loaded(chunk, insist)
             for tried in range(TRIES):
-                for turn in range(1 if tried == 0 else 0, rounds):
+                for turn in range(1 if tried == 0 else 0, ROUNDS):  # the first one loads
                     beside.append(self.references.speed())
                     for own in networks if turn % 2 == 0 else reversed(networks):
                         if turn < LEAST_ROUNDS or own.seconds < ENOUGH_SECONDS:
