@@ -424,3 +424,13 @@ def test_compiled_for_a_gpu_it_is_one_kernel(interleaved, form):
     assert torch.equal(found.double(), torch.autograd.grad(expected.sum(), x)[0].double())
     kernel = "_last_kernel" if form is LAST else "_rows_kernel"
     assert sum(event.count for event in record.key_averages() if event.key == kernel) == 2
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace.*` is deprecated")
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_a_trace_holds_an_operator_of_torch_for_any_size(interleaved):
+    shift = shift_of(20, interleaved=interleaved, stride=2)
+    traced = torch.jit.trace(shift, torch.randn(1, 20, 6, 6))
+    assert "convsmith::" not in str(traced.graph)
+    x = torch.randn(2, 20, 9, 7)
+    assert torch.equal(traced(x), shift(x))

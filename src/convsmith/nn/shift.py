@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
+from torch._C import _get_tracing_state
 from torch.nn import functional as F
 
 from convsmith.arch import block
@@ -105,9 +106,11 @@ def _one_hot_kernels(channels: int, kernel_size: int, interleaved: bool) -> Tens
 @fx.wrap  # one node of a traced graph: it branches on the memory format
 def shift(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int, interleaved: bool) -> Tensor:
     """Shift `x` in the form that is the fastest where it is."""
+    compiled = torch.compiler.is_compiling()
+    if not compiled and _get_tracing_state():  # `torch.jit.trace`, for which sizes are no numbers
+        return _convolved(x, taps.to(x.dtype), kernel_size, dilation, stride)
     if x.dim() != 4 or x.size(1) != taps.size(0):
         raise ValueError(f"a shift of {len(taps)} channels takes (N, {len(taps)}, H, W), got {tuple(x.shape)}")
-    compiled = torch.compiler.is_compiling()
     moves = Moves(kernel_size, dilation, stride, interleaved)
     if not compiled and native.serves(x):
         return run_differentiably(x, by_operator, moves)
@@ -116,11 +119,15 @@ def shift(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int,
         return in_graph(x, kernel_size, dilation, stride, interleaved)
     last = not transformed and is_channels_last(x)
     if (last and _convolves(x, taps, interleaved)) or not (compiled or type(x) in (Tensor, nn.Parameter)):
-        return F.conv2d(x, taps, None, stride, kernel_size // 2 * dilation, dilation, len(taps))
+        return _convolved(x, taps, kernel_size, dilation, stride)
     if compiled or transformed:
         return by_padding(x, moves, channels_last=last)
     run = triton_kernel() if x.is_cuda else None
     return run_differentiably(x, run or by_copying, moves)
+
+
+def _convolved(x: Tensor, taps: Tensor, kernel_size: int, dilation: int, stride: int) -> Tensor:
+    return F.conv2d(x, taps, None, stride, kernel_size // 2 * dilation, dilation, taps.shape[0])
 
 
 def _is_exporting() -> bool:
