@@ -9,7 +9,7 @@ import torch
 import convsmith as cs
 from convsmith.arch import BlockSpec, block_names, registered
 from convsmith.arch.arguments import has_options, is_integral
-from convsmith.nn import BatchNorm, Branches, ConvNormAct, Identity, MaxPool, SENetBottleneck
+from convsmith.nn import AvgPool, BatchNorm, Branches, ConvNormAct, Identity, MaxPool, SENetBottleneck
 from convsmith.testing import BlockContract
 
 # Arguments for blocks whose required ones are more than a width, and further calls worth the contract.
@@ -246,6 +246,44 @@ def test_an_even_kernel_is_refused_or_keeps_the_size_of_the_map(call, kernel_siz
     for side in (8, 9):
         x = torch.randn(2, 16, side, side)
         assert sizes(even, x) == sizes(call, x)
+
+
+POSITIVE = ("kernel_size", "stride", "dilation", "out_channels", "growth_rate", "hidden_channels", "mid_channels")
+RATIOS = ("bottleneck_ratio", "expansion", "se_ratio")
+
+
+@pytest.mark.parametrize("call", [c for c in calls() if c.block != "weight_norm_conv2d"], ids=str)
+def test_what_must_be_positive_is_refused_as_zero_or_less(call):
+    in_channels = IN_CHANNELS.get(call.block, 16)
+    with torch.device("meta"):
+        for name in filter(call.has, POSITIVE):
+            kind = registered(call.block).signature.parameters[name].annotation
+            for number in (0, -1):
+                if (call.block, name, number) == ("dense_block", "hidden_channels", 0):
+                    continue  # no 1 x 1 convolution
+                wrong = (number, number) if str(kind).startswith("tuple") else number
+                with pytest.raises(ValueError, match="got "):
+                    call.replace(**{name: wrong}).build(in_channels)
+
+
+@pytest.mark.parametrize("call", [c for c in calls() if any(map(c.has, RATIOS))], ids=str)
+def test_a_negative_ratio_is_refused(call):
+    for name in filter(call.has, RATIOS):
+        call = call.replace(hidden_channels=None) if call.has("hidden_channels") else call
+        with pytest.raises(ValueError, match=r"got -|=-"):
+            call.replace(**{name: -0.5}).build(16)
+
+
+@pytest.mark.parametrize("kernel_size", [2, (3, 4)])
+def test_an_even_kernel_of_a_convolution_needs_its_padding(kernel_size):
+    with pytest.raises(ValueError, match=r"kernel_size must be odd here, got kernel_size=.*; take (3|\(3, 5\))$"):
+        ConvNormAct(16, 16, kernel_size=kernel_size)
+    ConvNormAct(16, 16, kernel_size=kernel_size, padding=1)
+
+
+@pytest.mark.parametrize("pool", [MaxPool, AvgPool])
+def test_an_even_window_of_a_pool_is_not_padded(pool):
+    assert pool(3, kernel_size=2)(torch.randn(1, 3, 16, 16)).shape == (1, 3, 8, 8)
 
 
 @pytest.mark.parametrize("call", calls(), ids=str)

@@ -47,7 +47,9 @@ class SqueezeExcite(nn.Module):
 
 
 def build_squeeze_excite(channels: int, se_ratio: float, reference: int, *, norm: BlockSpec | None = None) -> nn.Module:
-    """Squeeze-and-excitation with `se_ratio * reference` squeezed channels; none where the ratio is 0."""
+    """Squeeze-and-excitation with `se_ratio * reference` squeezed channels, at least 1; none where the ratio is 0."""
+    if se_ratio < 0:
+        raise ValueError(f"se_ratio must not be negative, got {se_ratio=}; take 0 to leave squeeze-and-excitation out")
     if se_ratio == 0:
         return nn.Identity()
     return SqueezeExcite(channels, squeeze_channels=max(1, round(reference * se_ratio)), norm=norm)

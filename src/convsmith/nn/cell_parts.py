@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block, registered
 from convsmith.nn.act import build_act
-from convsmith.nn.channels import pair
+from convsmith.nn.channels import check_positive, pair
 from convsmith.nn.norm import BATCH_NORM, build_norm
 from convsmith.nn.same_padding import Padding, pad_for_conv
 
@@ -33,6 +33,7 @@ class ActConvNorm(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_positive(out_channels=out_channels, kernel_size=kernel_size, stride=stride, dilation=dilation)
         window = pair(kernel_size)
         steps = (stride, stride) if isinstance(stride, int) else stride
         self.act = shared_act(act, in_channels)
@@ -65,6 +66,7 @@ class FactorizedReduction(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_positive(out_channels=out_channels, stride=stride)
         self.act = shared_act(act, in_channels)
         self.straight = nn.Conv2d(in_channels, out_channels // 2, 1, stride, bias=norm is None)
         self.shifted = nn.Conv2d(in_channels, out_channels - out_channels // 2, 1, stride, bias=norm is None)
@@ -94,6 +96,7 @@ class ActSeparable(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_positive(out_channels=out_channels, kernel_size=kernel_size, stride=stride, dilation=dilation)
         self.act = shared_act(act, in_channels)
         self.pad, inner = pad_for_conv((kernel_size, kernel_size), (stride, stride), dilation, padding)
         self.depthwise = nn.Conv2d(

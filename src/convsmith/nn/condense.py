@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.arch import Architecture, BlockSpec, block, spec
+from convsmith.nn.channels import inner_channels
 from convsmith.nn.dense import NormActConv
 from convsmith.nn.learned_group import CondensedConv2d, LearnedGroupConv2d
 from convsmith.nn.norm import BATCH_NORM
@@ -38,7 +39,7 @@ class CondenseLayer(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
-        hidden = hidden_channels or round(growth_rate * bottleneck_ratio)
+        hidden = inner_channels(hidden_channels, growth_rate * bottleneck_ratio)
         if condensed:
             self.reduce: nn.Module = CondensedConv2d(
                 in_channels, hidden, groups=groups, condensation=condensation, norm=norm, act=act

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
-from convsmith.nn.channels import check_divisible
+from convsmith.nn.channels import check_divisible, check_odd_kernel, check_positive
 from convsmith.nn.norm import BATCH_NORM, acts_on_weights, apply_norm, build_norm
 
 
@@ -14,9 +14,10 @@ from convsmith.nn.norm import BATCH_NORM, acts_on_weights, apply_norm, build_nor
 class ConvNormAct(nn.Sequential):
     """Convolution, then norm, then activation: (N, C, H, W) -> (N, C', H', W'); `kernel_size` may be `(height, width)`.
 
-    Padding is `kernel_size // 2 * dilation` unless given; the convolution has a bias exactly if `norm` is None or acts
-    on weights, unless `bias` says otherwise. The parts are `conv`, `norm` and `act`; one that does nothing is left out,
-    as each call of a module takes time. A norm that acts on weights is part of `conv`.
+    Padding is `kernel_size // 2 * dilation` unless given, which an even kernel needs; the convolution has a bias
+    exactly if `norm` is None or acts on weights, unless `bias` says otherwise. The parts are `conv`, `norm` and `act`;
+    one that does nothing is left out, as each call of a module takes time. A norm that acts on weights is part of
+    `conv`.
     """
 
     def __init__(
@@ -36,6 +37,9 @@ class ConvNormAct(nn.Sequential):
         super().__init__()
         check_divisible(in_channels=in_channels, groups=groups)
         check_divisible(out_channels=out_channels, groups=groups)
+        check_positive(kernel_size=kernel_size, stride=stride, dilation=dilation)
+        if padding is None:
+            check_odd_kernel(kernel_size)
         conv = nn.Conv2d(
             in_channels,
             out_channels,

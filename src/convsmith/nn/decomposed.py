@@ -15,7 +15,7 @@ from typing import Literal
 from torch import nn
 
 from convsmith.arch import BlockSpec, block
-from convsmith.nn.channels import check_divisible, check_odd_kernel
+from convsmith.nn.channels import check_divisible, check_odd_kernel, inner_channels
 from convsmith.nn.conv import ConvNormAct
 from convsmith.nn.norm import BATCH_NORM
 
@@ -44,7 +44,7 @@ class ReducedConv2d(nn.Sequential):
     ):
         super().__init__()
         check_odd_kernel(kernel_size)
-        hidden = hidden_channels or max(1, round(out_channels * bottleneck_ratio))
+        hidden = inner_channels(hidden_channels, out_channels * bottleneck_ratio)
         self.reduce = ConvNormAct(in_channels, hidden, kernel_size=1, norm=norm, act=act)
         self.conv = ConvNormAct(
             hidden, out_channels, kernel_size=kernel_size, stride=stride, dilation=dilation, norm=norm, act=act
@@ -77,7 +77,7 @@ class BottleneckConv2d(nn.Sequential):
     ):
         super().__init__()
         check_odd_kernel(kernel_size)
-        hidden = hidden_channels or max(1, round(out_channels * bottleneck_ratio))
+        hidden = inner_channels(hidden_channels, out_channels * bottleneck_ratio)
         check_divisible(hidden_channels=hidden, groups=groups)
         self.reduce = ConvNormAct(in_channels, hidden, kernel_size=1, norm=norm, act=act)
         self.conv = ConvNormAct(
@@ -117,7 +117,7 @@ class AsymmetricConv2d(nn.Sequential):
     ):
         super().__init__()
         check_odd_kernel(kernel_size)
-        hidden = hidden_channels or out_channels
+        hidden = inner_channels(hidden_channels, out_channels)
         row, column = (1, kernel_size), (kernel_size, 1)
         kernels = (row, column) if first == "1xk" else (column, row)
         self.conv1 = ConvNormAct(in_channels, hidden, kernel_size=kernels[0], dilation=dilation, norm=norm, act=act)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
-from convsmith.nn.channels import check_divisible, check_odd_kernel
+from convsmith.nn.channels import check_divisible, check_odd_kernel, check_positive
 from convsmith.nn.norm import BATCH_NORM, build_norm
 from convsmith.nn.residual import Bottleneck
 
@@ -71,6 +71,7 @@ class DeformableConv2d(nn.Module):
         check_divisible(in_channels=in_channels, groups=groups)
         check_divisible(out_channels=out_channels, groups=groups)
         check_divisible(in_channels=in_channels, offset_groups=offset_groups)
+        check_positive(kernel_size=kernel_size, stride=stride, dilation=dilation)
         if padding is None:
             check_odd_kernel(kernel_size)
         self.stride, self.dilation = stride, dilation

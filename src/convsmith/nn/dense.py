@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
-from convsmith.nn.channels import check_divisible, check_odd_kernel
+from convsmith.nn.channels import check_divisible, check_odd_kernel, check_positive
 from convsmith.nn.conv import same_padding
 from convsmith.nn.norm import BATCH_NORM, build_norm
 from convsmith.nn.recompute import on_concat
@@ -38,6 +38,7 @@ class NormActConv(nn.Module):
         check_odd_kernel(kernel_size)
         check_divisible(in_channels=in_channels, groups=groups)
         check_divisible(out_channels=out_channels, groups=groups)
+        check_positive(stride=stride, dilation=dilation)
         # A named activation works in place: behind a norm on a map of our own, without one on somebody else's input.
         bare = isinstance(act, str) and (norm is None or norm.block == "identity")
         self.norm = build_norm(norm, in_channels)
@@ -90,6 +91,11 @@ class DenseBlock(nn.Module):
             hiddens = tuple(round(growth * bottleneck_ratio) for growth in growths)
         else:
             hiddens = _per_layer("hidden_channels", hidden_channels, num_layers)
+        if min(hiddens) < 0:
+            raise ValueError(
+                "the inner width of a dense layer must not be negative, got "
+                f"{bottleneck_ratio=} and {hidden_channels=}; take 0 to leave its 1 x 1 convolution out"
+            )
         self.layers = nn.ModuleList()
         for growth, hidden in zip(growths, hiddens, strict=True):
             layer = nn.Sequential()
@@ -145,11 +151,14 @@ class Transition(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
+        check_positive(stride=stride, dilation=dilation)
         if stride > 1 and dilation > 1:
             raise ValueError(
                 f"a transition pools undilated maps only, got {stride=} and {dilation=}; dilate its own stage first"
             )
-        compressed = out_channels or int(in_channels * compression)
+        if out_channels is not None:
+            check_positive(out_channels=out_channels)
+        compressed = int(in_channels * compression) if out_channels is None else out_channels
         if compressed < 1:
             raise ValueError(f"a transition must keep at least one channel, got {in_channels=} and {compression=}")
         self.conv = NormActConv(in_channels, compressed, kernel_size=1, norm=norm, act=act)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
-from convsmith.nn.channels import check_odd_kernel
+from convsmith.nn.channels import check_odd_kernel, inner_channels
 from convsmith.nn.conv import ConvNormAct
 
 
@@ -27,7 +27,7 @@ class GlobalConv2d(nn.Module):
     ):
         super().__init__()
         check_odd_kernel(kernel_size)
-        hidden = hidden_channels or out_channels
+        hidden = inner_channels(hidden_channels, out_channels)
         column, row = (kernel_size, 1), (1, kernel_size)
         self.left = _linear_path(in_channels, hidden, out_channels, column, row)
         self.right = _linear_path(in_channels, hidden, out_channels, row, column)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
+from convsmith.nn.channels import check_positive
 from convsmith.nn.conv import ConvNormAct
 from convsmith.nn.norm import BATCH_NORM
 
@@ -77,6 +78,7 @@ class AuxClassifier(nn.Module):
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be positive, got {num_classes}")
+        check_positive(hidden_channels=hidden_channels)
         self.pool = EqualAvgPool(grid) if windows == "equal" else nn.AdaptiveAvgPool2d(grid)
         self.conv = ConvNormAct(in_channels, channels, kernel_size=1, norm=norm, act=act)
         self.hidden = nn.Linear(channels * grid**2, hidden_channels)

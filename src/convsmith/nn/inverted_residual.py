@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.attention import build_squeeze_excite
-from convsmith.nn.channels import check_odd_kernel
+from convsmith.nn.channels import check_odd_kernel, inner_channels
 from convsmith.nn.conv import ConvNormAct
 from convsmith.nn.norm import BATCH_NORM
 
@@ -35,7 +35,7 @@ class InvertedResidual(nn.Module):
     ):
         super().__init__()
         check_odd_kernel(kernel_size)
-        hidden = hidden_channels or round(in_channels * expansion)
+        hidden = inner_channels(hidden_channels, in_channels * expansion)
         widens = hidden != in_channels
         self.expand = ConvNormAct(in_channels, hidden, kernel_size=1, norm=norm, act=act) if widens else nn.Identity()
         self.depthwise = ConvNormAct(

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
-from convsmith.nn.channels import check_divisible
+from convsmith.nn.channels import check_divisible, check_positive
 from convsmith.nn.norm import build_norm
 
 # Which axes of the (groups, out / groups, in / groups, k * k) weights have positions of their own.
@@ -59,6 +59,7 @@ class IrregularConv2d(nn.Module):
         super().__init__()
         check_divisible(in_channels=in_channels, groups=groups)
         check_divisible(out_channels=out_channels, groups=groups)
+        check_positive(stride=stride, dilation=dilation)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(
                 f"positions count from a middle tap: kernel_size must be odd, got {kernel_size=}; take "

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
 from convsmith.nn.attention import build_squeeze_excite
-from convsmith.nn.channels import check_odd_kernel
+from convsmith.nn.channels import check_odd_kernel, inner_channels
 from convsmith.nn.conv import ConvNormAct
 from convsmith.nn.norm import BATCH_NORM
 
@@ -52,7 +52,7 @@ class BasicBlock(_Residual):
     ):
         super().__init__()
         check_odd_kernel(kernel_size)
-        hidden = hidden_channels or out_channels
+        hidden = inner_channels(hidden_channels, out_channels)
         self.conv1 = ConvNormAct(
             in_channels, hidden, kernel_size=kernel_size, stride=stride, dilation=dilation, norm=norm, act=act
         )
@@ -103,7 +103,7 @@ class Bottleneck(_Residual):
     ):
         super().__init__()
         check_odd_kernel(kernel_size)
-        hidden = hidden_channels or round(out_channels * bottleneck_ratio)
+        hidden = inner_channels(hidden_channels, out_channels * bottleneck_ratio)
         first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
         self.conv1 = ConvNormAct(in_channels, hidden, kernel_size=1, stride=first, norm=norm, act=act)
         self.conv2 = ConvNormAct(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from convsmith.nn.channels import check_divisible
+from convsmith.nn.channels import check_divisible, check_positive
 from convsmith.nn.deformable import OffsetConv2d
 from convsmith.nn.moved_bins import Boxes, deformable_roi_pool, numbered
 
@@ -34,7 +34,7 @@ class DeformableRoIPool(nn.Module):
         gamma: float = 0.1,
     ):
         super().__init__()
-        _check_positive(output_size=output_size, sampling_ratio=sampling_ratio)
+        check_positive(output_size=output_size, sampling_ratio=sampling_ratio)
         self.output_size, self.spatial_scale = output_size, spatial_scale
         self.sampling_ratio, self.gamma = sampling_ratio, gamma
         # Over a map of k x k, a k x k convolution without padding is a fully connected layer.
@@ -80,7 +80,7 @@ class DeformablePSRoIPool(nn.Module):
         offset_sets: int | None = None,
     ):
         super().__init__()
-        _check_positive(output_size=output_size, sampling_ratio=sampling_ratio)
+        check_positive(output_size=output_size, sampling_ratio=sampling_ratio)
         sets = out_channels if offset_sets is None else offset_sets
         check_divisible(out_channels=out_channels, offset_sets=sets)
         self.output_size, self.spatial_scale = output_size, spatial_scale
@@ -111,9 +111,3 @@ class DeformablePSRoIPool(nn.Module):
 def _in_full(x: Tensor) -> Tensor:
     """The map in float32 at least."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _check_positive(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name} must be positive, got {value}")

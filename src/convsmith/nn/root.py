@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from torch import nn
 
 from convsmith.arch import BlockSpec, block
-from convsmith.nn.channels import check_divisible, check_odd_kernel
+from convsmith.nn.channels import check_divisible, check_odd_kernel, inner_channels
 from convsmith.nn.conv import ConvNormAct
 from convsmith.nn.norm import BATCH_NORM
 
@@ -41,7 +41,7 @@ class RootModule(nn.Sequential):
     ):
         super().__init__()
         check_odd_kernel(kernel_size)
-        hidden = hidden_channels or out_channels
+        hidden = inner_channels(hidden_channels, out_channels)
         check_divisible(in_channels=in_channels, groups=groups)
         check_divisible(hidden_channels=hidden, groups=groups)
         self.spatial = ConvNormAct(

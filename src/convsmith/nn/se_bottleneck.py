@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
 from convsmith.nn.attention import build_squeeze_excite
-from convsmith.nn.channels import check_odd_kernel
+from convsmith.nn.channels import check_odd_kernel, check_positive, inner_channels
 from convsmith.nn.conv import ConvNormAct
 from convsmith.nn.norm import BATCH_NORM
 
@@ -43,8 +43,11 @@ class SENetBottleneck(nn.Module):
     ):
         super().__init__()
         check_odd_kernel(kernel_size)
-        wide = round(out_channels * bottleneck_ratio)
-        reduced, hidden = hidden_channels or (wide // 2, wide)
+        if hidden_channels is None:
+            wide = inner_channels(None, out_channels * bottleneck_ratio)
+            hidden_channels = (wide // 2, wide)
+        check_positive(hidden_channels=hidden_channels)
+        reduced, hidden = hidden_channels
         self.conv1 = ConvNormAct(in_channels, reduced, kernel_size=1, norm=norm, act=act)
         self.conv2 = ConvNormAct(
             reduced,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
 from convsmith.nn.cell_parts import shared_act
-from convsmith.nn.channels import check_odd_kernel
+from convsmith.nn.channels import check_odd_kernel, inner_channels
 from convsmith.nn.conv import ConvNormAct, DepthwiseSeparable
 from convsmith.nn.norm import BATCH_NORM
 from convsmith.nn.pool import AvgPool
@@ -53,7 +53,7 @@ class DepthwiseBottleneck(nn.Module):
                 "out_channels must exceed in_channels where a depthwise bottleneck strides or changes its channels, "
                 f"got {in_channels=} and {out_channels=}"
             )
-        hidden = hidden_channels or round(out_channels * bottleneck_ratio)
+        hidden = inner_channels(hidden_channels, out_channels * bottleneck_ratio)
         separable = _separable(kernel_size, dilation, norm)
         self.reduce = separable(in_channels, hidden, stride=stride, act=act)
         self.expand = separable(hidden, own, act=act)
@@ -95,7 +95,7 @@ class SeparableBottleneck(nn.Module):
     ):
         super().__init__()
         check_odd_kernel(kernel_size)
-        hidden = hidden_channels or round(out_channels * bottleneck_ratio)
+        hidden = inner_channels(hidden_channels, out_channels * bottleneck_ratio)
         separable = _separable(kernel_size, dilation, norm)
         self.body = nn.Sequential(
             separable(in_channels, hidden, stride=stride, act=act),
@@ -139,7 +139,7 @@ class WaterfallBlock(nn.Module):
     ):
         super().__init__()
         check_odd_kernel(kernel_size)
-        hidden = hidden_channels or round(out_channels * bottleneck_ratio)
+        hidden = inner_channels(hidden_channels, out_channels * bottleneck_ratio)
         if out_channels <= 2 * hidden:
             raise ValueError(
                 "the first two steps of a waterfall must leave channels to the third one, got "

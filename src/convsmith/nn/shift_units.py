@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.arch import BlockSpec, block
+from convsmith.nn.channels import inner_channels
 from convsmith.nn.conv import ConvNormAct
 from convsmith.nn.dense import NormActConv
 from convsmith.nn.norm import BATCH_NORM
@@ -48,7 +49,7 @@ class ShiftUnit(nn.Module):
             )
         self.adds = in_channels == out_channels
         own = out_channels if self.adds else out_channels - in_channels
-        hidden = hidden_channels or round(own * expansion)
+        hidden = inner_channels(hidden_channels, own * expansion)
         self.expand = NormActConv(in_channels, hidden, kernel_size=1, norm=norm, act=act)
         self.shift = Shift(hidden, kernel_size=kernel_size, dilation=dilation)
         self.project = NormActConv(hidden, own, kernel_size=1, stride=stride, norm=norm, act=act)
@@ -85,7 +86,7 @@ class ShiftResidual(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
-        hidden = hidden_channels or round(out_channels * expansion)
+        hidden = inner_channels(hidden_channels, out_channels * expansion)
         self.expand = ConvNormAct(in_channels, hidden, kernel_size=1, norm=norm, act=act)
         self.shift = Shift(hidden, kernel_size=kernel_size, dilation=dilation)
         self.project = ConvNormAct(hidden, out_channels, kernel_size=1, stride=stride, norm=norm, act=act)

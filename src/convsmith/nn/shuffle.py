@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from convsmith.arch import BlockSpec, block
 from convsmith.nn import native
 from convsmith.nn.act import build_act
-from convsmith.nn.channels import check_divisible, check_odd_kernel
+from convsmith.nn.channels import check_divisible, check_odd_kernel, inner_channels
 from convsmith.nn.conv import ConvNormAct, DepthwiseSeparable
 from convsmith.nn.norm import BATCH_NORM
 from convsmith.nn.pool import AvgPool
@@ -93,7 +93,7 @@ class ShuffleUnitV1(nn.Module):
                 "out_channels must exceed in_channels by a multiple of groups where a shuffle unit strides or changes "
                 f"its channels, got {in_channels=}, {out_channels=} and {groups=}"
             )
-        hidden = hidden_channels or round(out_channels * bottleneck_ratio)
+        hidden = inner_channels(hidden_channels, out_channels * bottleneck_ratio)
         check_divisible(hidden_channels=hidden, groups=groups)
         self.reduce = ConvNormAct(
             in_channels, hidden, kernel_size=1, groups=groups if grouped_reduce else 1, norm=norm, act=act
@@ -168,7 +168,7 @@ class ShuffleUnitV2(nn.Module):
                 act=act,
             )
 
-        hidden = hidden_channels or out_channels // 2
+        hidden = inner_channels(hidden_channels, out_channels // 2)
         self.passing = nn.Identity() if self.splits else separable(in_channels, passing)
         self.reduce = ConvNormAct(passing if self.splits else in_channels, hidden, kernel_size=1, norm=norm, act=act)
         self.separable = separable(hidden, out_channels - passing)

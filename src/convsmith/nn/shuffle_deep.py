@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
 from convsmith.nn.attention import build_squeeze_excite
-from convsmith.nn.channels import check_odd_kernel
+from convsmith.nn.channels import check_odd_kernel, inner_channels
 from convsmith.nn.conv import ConvNormAct, DepthwiseSeparable
 from convsmith.nn.norm import BATCH_NORM
 from convsmith.nn.shuffle import ChannelShuffle, ShuffleUnitV2
@@ -60,7 +60,7 @@ class ShuffleUnitV2Deep(nn.Module):
             )
 
         half = out_channels // 2
-        hidden = hidden_channels or half
+        hidden = inner_channels(hidden_channels, half)
         self.splits = stride == 1 and in_channels == out_channels
         self.passing = nn.Identity() if self.splits else separable(in_channels, act)
         self.reduce = ConvNormAct(half if self.splits else in_channels, hidden, kernel_size=1, norm=norm, act=act)
@@ -113,7 +113,7 @@ class ShuffleUnitV2Star(ShuffleUnitV2):
         )
         self.reduce = DepthwiseSeparable(  # type: ignore[assignment]
             out_channels // 2 if self.splits else in_channels,
-            hidden_channels or out_channels // 2,
+            inner_channels(hidden_channels, out_channels // 2),
             kernel_size=kernel_size,
             dilation=dilation,
             mid_act=False,

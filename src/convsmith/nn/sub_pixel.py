@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
-from convsmith.nn.channels import check_odd_kernel
+from convsmith.nn.channels import check_odd_kernel, check_positive
 from convsmith.nn.upsample import check_upscale_factor, norm_and_act
 
 
@@ -40,6 +40,7 @@ class SubPixelConv(nn.Sequential):
     ):
         check_upscale_factor(upscale_factor)
         check_odd_kernel(kernel_size)
+        check_positive(out_channels=out_channels)
         channels = out_channels * upscale_factor**2
         conv = nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, bias=norm is None)
         shuffle = PixelShuffle(upscale_factor)

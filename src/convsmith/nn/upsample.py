@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
-from convsmith.nn.channels import check_odd_kernel
+from convsmith.nn.channels import check_odd_kernel, check_positive
 from convsmith.nn.norm import build_norm
 
 
@@ -43,6 +43,7 @@ class Deconvolution(nn.Sequential):
         act: str | BlockSpec = "identity",
     ):
         check_upscale_factor(upscale_factor)
+        check_positive(out_channels=out_channels)
         if kernel_size < upscale_factor:
             raise ValueError(
                 "kernel_size must be at least upscale_factor, as gaps stay between the windows otherwise, got "
@@ -86,6 +87,7 @@ class ResizeConv(nn.Sequential):
         act: str | BlockSpec = "identity",
     ):
         check_odd_kernel(kernel_size)
+        check_positive(out_channels=out_channels)
         resize = Upsample(in_channels, upscale_factor=upscale_factor, mode=mode)
         conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=norm is None)
         super().__init__(OrderedDict(resize=resize, conv=conv, **norm_and_act(norm, act, out_channels)))
