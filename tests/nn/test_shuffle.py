@@ -152,9 +152,12 @@ def test_what_only_stands_for_a_map_is_shuffled_as_torch_does():
     assert torch.equal(block(x.conj().imag), shuffled(-x.imag, 3))
     assert torch.equal(block(torch._efficientzerotensor(2, 12, 3, 2)), torch.zeros(2, 12, 3, 2))
     assert torch.equal(block(x[0].real[None].expand(3, -1, -1, -1)), shuffled(x[:1].real, 3).expand(3, -1, -1, -1))
-    assert torch.equal(block(x.real[:, :, 0]), shuffled(x.real, 3)[:, :, 0])  # of three dimensions
-    with pytest.raises(RuntimeError, match="divisible"):
-        block(torch.randn(2, 10, 3, 2))
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 3, 2), (2, 24, 3, 2), (2, 12, 3), (12, 3, 2)])
+def test_a_map_of_other_channels_is_not_shuffled(shape):
+    with pytest.raises(ValueError, match=r"a shuffle of 12 channels takes \(N, 12, H, W\), got "):
+        ChannelShuffle(12, groups=3)(torch.randn(shape))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace.*` is deprecated", "ignore::torch.jit.TracerWarning")

@@ -127,6 +127,30 @@ def test_unpooling_restores_a_size_that_the_factor_does_not_divide():
     assert torch.equal(F.max_pool2d(y, 3, 3, 1), pooled)
 
 
+def test_unpooling_takes_a_size_as_one_number_and_asks_for_it_where_switches_lie_outside():
+    x = maps(2, 7, 7).abs()
+    pooled, switches = F.max_pool2d(x, 2, return_indices=True)
+    assert torch.equal(
+        Unpool()(pooled, switches, output_size=7), F.max_unpool2d(pooled, switches, 2, output_size=(7, 7))
+    )
+    switches[0, 0, 2, 2] = 40
+    with pytest.raises(ValueError, match=r"got 6 x 6, and .*; give the size of the map that was pooled as output_size"):
+        Unpool()(pooled, switches)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "top_left", "unpool"])
+def test_channels_last_maps_stay_so(mode):
+    def upsample(x):
+        if mode != "unpool":
+            return Upsample(3, mode=mode)(x)
+        return Unpool()(*F.max_pool2d(x, 2, return_indices=True))
+
+    x = maps(3, 6, 4)
+    y = upsample(x.to(memory_format=torch.channels_last))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y, upsample(x), rtol=0, atol=0)
+
+
 def test_overlapping_windows_add_up_as_in_the_gradient_of_pooling():
     x = maps(2, 8, 8).requires_grad_()
     pooled, switches = F.max_pool2d(x, 3, 2, 1, return_indices=True)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
+from torch._C import _get_tracing_state
 from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
@@ -40,13 +41,19 @@ class ChannelShuffle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), its memory format kept; channel i of group j becomes i * groups + j."""
-        return x if self.groups in (1, self.out_channels) else shuffle_channels(x, self.groups)
+        return x if self.groups in (1, self.out_channels) else shuffle_channels(x, self.groups, self.out_channels)
 
 
 @fx.wrap  # one node of a traced graph: it branches on the memory format
-def shuffle_channels(x: Tensor, groups: int) -> Tensor:
-    """`torch.nn.functional.channel_shuffle` of (N, C, H, W), which keeps channels-last and is quick in it."""
+def shuffle_channels(x: Tensor, groups: int, channels: int | None = None) -> Tensor:
+    """`torch.nn.functional.channel_shuffle` of (N, C, H, W), which keeps channels-last and is quick in it.
+
+    Raises ValueError for another number of channels than `channels`, if that is given.
+    """
     compiled = torch.compiler.is_compiling()
+    # To `torch.jit.trace` sizes are no numbers.
+    if channels and (compiled or not _get_tracing_state()) and (x.dim() != 4 or x.size(1) != channels):
+        raise ValueError(f"a shuffle of {channels} channels takes (N, {channels}, H, W), got {tuple(x.shape)}")
     if not compiled and x.is_cpu and native.is_plain_call(x):
         return by_operator(x, groups)
     last = not (compiled or native.is_transformed()) and is_channels_last(x)

@@ -10,13 +10,14 @@ from collections import OrderedDict
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
-from convsmith.nn.channels import check_odd_kernel, check_positive
+from convsmith.nn.channels import check_odd_kernel, check_positive, pair
 from convsmith.nn.norm import build_norm
+from convsmith.nn.shift_forms import keeps_channels_last
 
 
 @block("deconvolution")
@@ -120,8 +121,7 @@ class Upsample(nn.Module):
         """(N, C, H, W) -> (N, C, r H, r W)."""
         if self.mode != "top_left":
             return F.interpolate(x, scale_factor=self.upscale_factor, mode=self.mode)
-        zeros = self.upscale_factor - 1
-        return F.pad(x[..., None, :, None], (0, zeros, 0, 0, 0, zeros)).flatten(4).flatten(2, 3)
+        return _top_left(x, self.upscale_factor)
 
 
 class Unpool(nn.Module):
@@ -137,11 +137,11 @@ class Unpool(nn.Module):
         check_upscale_factor(upscale_factor)
         self.upscale_factor = upscale_factor
 
-    def forward(self, x: Tensor, switches: Tensor, output_size: tuple[int, int] | None = None) -> Tensor:
+    def forward(self, x: Tensor, switches: Tensor, output_size: int | tuple[int, int] | None = None) -> Tensor:
         """Maps (N, C, H, W) and their switches, of the same shape -> (N, C, r H, r W), or of exactly `output_size`.
 
         That must be the size of the map that was pooled, in which the switches count; name it where it is not r times
-        as large. Switches of another shape raise ValueError.
+        as large. Switches of another shape raise ValueError, as do, on the CPU, those of a larger map.
         """
         if switches.shape != x.shape:
             raise ValueError(
@@ -149,9 +149,21 @@ class Unpool(nn.Module):
                 f"{tuple(switches.shape)} for a map of {tuple(x.shape)}"
             )
         count, channels, *size = x.shape
-        height, width = output_size or (side * self.upscale_factor for side in size)
-        empty = x.new_zeros(count, channels, height * width)
-        return empty.scatter_add(2, switches.flatten(2), x.flatten(2)).view(count, channels, height, width)
+        height, width = (side * self.upscale_factor for side in size) if output_size is None else pair(output_size)
+        try:
+            if keeps_channels_last(x):
+                empty = x.new_zeros(count, height * width, channels)
+                rows, places = (each.permute(0, 2, 3, 1).flatten(1, 2) for each in (x, switches))
+                return empty.scatter_add(1, places, rows).view(count, height, width, channels).permute(0, 3, 1, 2)
+            empty = x.new_zeros(count, channels, height * width)
+            return empty.scatter_add(2, switches.flatten(2), x.flatten(2)).view(count, channels, height, width)
+        except RuntimeError as error:
+            if "out of bounds" not in str(error):
+                raise
+            raise ValueError(
+                f"the switches must lie in the map that is made, got {height} x {width}, and {error}; give the size of "
+                "the map that was pooled as output_size"
+            ) from error
 
 
 def norm_and_act(norm: BlockSpec | None, act: str | BlockSpec, channels: int) -> dict[str, nn.Module]:
@@ -164,6 +176,15 @@ def check_upscale_factor(upscale_factor: int) -> None:
     """Raise ValueError for a factor below 1."""
     if upscale_factor < 1:
         raise ValueError(f"upscale_factor must be at least 1, got {upscale_factor=}")
+
+
+@fx.wrap  # one node of a traced graph: it branches on the memory format
+def _top_left(x: Tensor, factor: int) -> Tensor:
+    zeros = factor - 1
+    if keeps_channels_last(x):
+        rows = x.permute(0, 2, 3, 1)[:, :, None, :, None]
+        return F.pad(rows, (0, 0, 0, zeros, 0, 0, 0, zeros)).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+    return F.pad(x[..., None, :, None], (0, zeros, 0, 0, 0, zeros)).flatten(4).flatten(2, 3)
 
 
 def _init_bilinear(conv: nn.ConvTranspose2d, size: int, factor: int) -> None:
