@@ -274,6 +274,15 @@ def test_a_negative_ratio_is_refused(call):
             call.replace(**{name: -0.5}).build(16)
 
 
+TRACED = ("swish", "expression_activation", "irregular_conv2d", "deformable_conv2d", "upsample", "channel_shuffle")
+
+
+@pytest.mark.parametrize("call", [c for c in calls() if c.block in TRACED], ids=str)
+def test_plain_symbolic_tracing_follows_what_branches_on_tensors(call):
+    network, x = torch.nn.Sequential(call.build(16)).eval(), torch.randn(2, 16, 6, 6)
+    assert torch.equal(torch.fx.symbolic_trace(network)(x), network(x))
+
+
 @pytest.mark.parametrize("kernel_size", [2, (3, 4)])
 def test_an_even_kernel_of_a_convolution_needs_its_padding(kernel_size):
     with pytest.raises(ValueError, match=r"kernel_size must be odd here, got kernel_size=.*; take (3|\(3, 5\))$"):

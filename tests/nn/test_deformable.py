@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torchvision.ops import DeformConv2d
 
 import convsmith as cs
-from convsmith.nn import DeformableConv2d
+from convsmith.nn import DeformableBottleneck, DeformableConv2d
 
 GEOMETRIES = [
     {},
@@ -193,3 +193,13 @@ def test_wrong_offset_channels_are_refused():
     module = layer(offset_groups=2)
     with pytest.raises(ValueError, match=r"2 \* kernel_size \*\* 2 \* offset_groups channels.* here 36, got 18"):
         module(maps(), torch.zeros(2, 18, 7, 6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "block", [DeformableConv2d(4, 6), DeformableBottleneck(16, 16)], ids=lambda b: type(b).__name__
+)
+def test_a_channels_last_map_stays_so(block):
+    x = torch.randn(2, 4 if isinstance(block, DeformableConv2d) else 16, 6, 5)
+    y = block.eval()(x.to(memory_format=torch.channels_last))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y, block(x))

@@ -231,3 +231,9 @@ def test_bfloat16_is_close_to_float32(pool):
     boxes = torch.tensor([[0.0, 16.0, 16.0, 160.0, 200.0]])
     expected = pool(x, boxes)
     torch.testing.assert_close(pool.bfloat16()(x.bfloat16(), boxes).float(), expected, rtol=0.1, atol=0.05)
+
+
+def test_a_program_of_one_graph_pools_boxes():
+    pool, x = DeformableRoIPool(4, output_size=3, spatial_scale=SCALE), maps(4).float()
+    exported = torch.export.export(pool, (x, BOXES.float())).module()
+    assert torch.equal(exported(x, BOXES.float()), pool(x, BOXES.float()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block, registered
@@ -140,6 +140,7 @@ class Swish(_Activation):
         return x * F.sigmoid(per_channel(self.beta, x) * x) if self.trained else F.silu(x)
 
 
+@fx.wrap  # one node of a traced graph: it asks how many axes there are
 def per_channel(parameter: Tensor, x: Tensor) -> Tensor:
     """(C) as (C, 1, 1) beside a map, or as (C) beside a vector of features (N, C); in the map's dtype."""
     return parameter.to(x.dtype).view(-1, *(1,) * (x.dim() - 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
@@ -13,6 +13,7 @@ from convsmith.nn.act import build_act
 from convsmith.nn.channels import check_divisible, check_odd_kernel, check_positive
 from convsmith.nn.norm import BATCH_NORM, build_norm
 from convsmith.nn.residual import Bottleneck
+from convsmith.nn.shift_forms import keeps_channels_last
 
 
 class OffsetConv2d(nn.Module):
@@ -51,6 +52,8 @@ class DeformableConv2d(nn.Module):
     shape (out, in / groups, k, k). At each place the cost is that of the offset convolution and k * k * C * C' / groups
     multiply-accumulates. Padding is `kernel_size // 2 * dilation` unless given, which an even kernel needs; there is a
     bias, zero at first, exactly if `norm` is None.
+
+    Torchvision's operator has no second derivative: a critic with a gradient penalty takes an ordinary convolution.
     """
 
     def __init__(
@@ -96,21 +99,37 @@ class DeformableConv2d(nn.Module):
         """(N, C, H, W) -> (N, C', H / stride, W / stride); `offsets` given take the place of the predicted ones.
 
         They are (N, 2 * k * k * offset_groups, H / stride, W / stride); another number of channels raises ValueError.
+        `torch.fx.symbolic_trace` of the block alone takes `concrete_args={"offsets": None}`.
         """
-        from torchvision.ops import deform_conv2d  # here, as it brings torch's compiler along, which takes seconds
-
         offsets = self.offset(x) if offsets is None else offsets
-        if offsets.shape[1] != self.offset_channels:
-            raise ValueError(
-                "offsets must have 2 * kernel_size ** 2 * offset_groups channels, a row and a column for each tap of "
-                f"each group, here {self.offset_channels}, got {offsets.shape[1]}"
-            )
-        # torchvision's operator takes operands of one type, which is not bfloat16; on a CPU it does not autocast.
-        dtype = torch.float32 if self.weight.dtype == torch.bfloat16 else self.weight.dtype
-        bias = None if self.bias is None else self.bias.to(dtype)
-        operands = (x.to(dtype), offsets.to(dtype), self.weight.to(dtype), bias)
-        y = deform_conv2d(*operands, self.stride, self.padding, self.dilation)
-        return self.act(self.norm(y.to(x.dtype)))
+        form = self.stride, self.padding, self.dilation, self.offset_channels
+        return self.act(self.norm(_deform(x, offsets, self.weight, self.bias, *form)))
+
+
+@fx.wrap  # one node of a traced graph: it asks for shapes and types
+def _deform(
+    x: Tensor,
+    offsets: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: int,
+    dilation: int,
+    offset_channels: int,
+) -> Tensor:
+    """Torchvision's operator, in the memory format and the type of `x`."""
+    from torchvision.ops import deform_conv2d  # here, as it brings torch's compiler along, which takes seconds
+
+    if offsets.shape[1] != offset_channels:
+        raise ValueError(
+            "offsets must have 2 * kernel_size ** 2 * offset_groups channels, a row and a column for each tap of "
+            f"each group, here {offset_channels}, got {offsets.shape[1]}"
+        )
+    # The operator takes operands of one type, which is not bfloat16; on a CPU it does not autocast.
+    dtype = torch.float32 if weight.dtype == torch.bfloat16 else weight.dtype
+    operands = x.to(dtype), offsets.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    y = deform_conv2d(*operands, stride, padding, dilation).to(x.dtype)
+    return y.contiguous(memory_format=torch.channels_last) if keeps_channels_last(x) else y
 
 
 @block("deformable_bottleneck")
@@ -120,6 +139,7 @@ class DeformableBottleneck(Bottleneck):
     While the offsets are zero, as at first, it computes what `Bottleneck` does; its arguments are those, and the
     `offset_groups` of `DeformableConv2d`, which are 4 in the paper's code. The deformable kernel stands where that of
     `Bottleneck` does in the state dict: `conv2.weight` for `conv2.conv.weight`, then `conv2.offset`.
+    It has no second derivative: a critic with a gradient penalty takes `Bottleneck`.
     """
 
     def __init__(

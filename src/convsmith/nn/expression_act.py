@@ -12,11 +12,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from convsmith.arch import block
 from convsmith.nn.act import per_channel
+
+fx.wrap("per_channel")  # in this module too
 
 EPSILON = 1e-5  # the paper gives its epsilon no value
 MAX_EXPONENT = 20.0  # exp(20) is 5e8

@@ -113,7 +113,8 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
 
     Improved Training of Wasserstein GANs (arXiv:1704.00028). Each x is drawn uniformly on the line between a real and a
     fake sample, both (N, ...), and hands no gradient on to them. The norm is that of one sample's gradient, so that the
-    critic must not mix samples: no norm over the batch (Sec. 4). Batches of unequal shape raise ValueError.
+    critic must not mix samples: no norm over the batch (Sec. 4). Batches of unequal shape raise ValueError. The
+    penalty's own gradient is a second derivative, which deformable convolutions lack: take ordinary ones.
     """
     if real.shape != fake.shape:
         raise ValueError(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
@@ -19,6 +19,17 @@ _KERNELS = {"layer": "goct,tij->gocij", "filter": "goct,gotij->gocij", "channel"
 # fewer than `_NARROW` output channels takes as long as if it had these (benchmarks/irregular_speed.py).
 _SAMPLE_MACS = {"layer": 160, "filter": 320, "channel": 320}
 _NARROW = 32
+
+
+class _Form(NamedTuple):
+    """What a convolution is beside its parameters; `border` is the padding that keeps the size of a map."""
+
+    share: Literal["layer", "filter", "channel"]
+    stride: int
+    groups: int
+    dilation: int
+    padding: int
+    border: int
 
 
 @block("irregular_conv2d")
@@ -69,6 +80,7 @@ class IrregularConv2d(nn.Module):
         self.dilation, self.groups = dilation, groups
         self.border = kernel_size // 2 * dilation
         self.padding = self.border if padding is None else padding
+        self.form = _Form(share, stride, groups, dilation, self.padding, self.border)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
         steps = [float(dilation * i - self.border) for i in range(kernel_size)]
@@ -82,30 +94,16 @@ class IrregularConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H / stride, W / stride)."""
-        return self.act(self.norm(self._convolve(x)))
+        return self.act(self.norm(_convolve(x, self.weight, self.positions, self.bias, self.form)))
 
     def no_weight_decay(self) -> set[str]:
         """Positions: decay would draw all taps to the middle."""
         return {"positions"}
 
-    def _convolve(self, x: Tensor) -> Tensor:
-        if x.is_meta or self.weight.is_meta:
-            return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-        if torch.compiler.is_compiling():
-            return self._sampled(x)
-        rows, columns = self._reach()
-        taps = self.weight[0, 0].numel()
-        further_macs = ((2 * rows + 1) * (2 * columns + 1) - taps) * max(self.out_channels // self.groups, _NARROW)
-        # The reach of diverged positions is no number, of which this is false.
-        if further_macs <= taps * _SAMPLE_MACS[self.share]:
-            kernel, padding = self._kernel(int(rows), int(columns))
-            return F.conv2d(x, kernel, self.bias, self.stride, padding, groups=self.groups)
-        return self._sampled(x)
-
     @torch.no_grad()
     def as_conv(self) -> nn.Conv2d:
         """The ordinary convolution that this is with its present positions, without norm and activation: to deploy."""
-        kernel, padding = self._kernel(*map(int, self._reach()))
+        kernel, padding = _kernel(self.weight, self.positions, *map(int, _reach(self.positions, self.form)), self.form)
         size = (kernel.shape[2], kernel.shape[3])
         conv = nn.Conv2d(
             self.groups * kernel.shape[1],
@@ -120,50 +118,71 @@ class IrregularConv2d(nn.Module):
         conv.bias = None if self.bias is None else nn.Parameter(self.bias.clone())
         return conv
 
-    def _reach(self) -> list[float]:
-        """How many rows and columns from the middle the outermost pixel lies that a tap, or its derivative, reads."""
-        positions = self.positions.detach().flatten(0, -2)
-        last = positions.floor() + 1 if torch.is_grad_enabled() else positions.ceil()
-        return torch.maximum(-positions.floor(), last).amax(0).clamp(min=self.border).tolist()
 
-    def _kernel(self, rows: int, columns: int) -> tuple[Tensor, tuple[int, int]]:
-        """The ordinary kernel, (out, in / groups, 2 rows + 1, 2 columns + 1), and its padding."""
-        positions = self.positions if self.share == "layer" else _grouped(self.positions, self.groups)
-        spread = _shares(positions[..., 0], rows)[..., None] * _shares(positions[..., 1], columns)[..., None, :]
-        kernel = torch.einsum(_KERNELS[self.share], _grouped(self.weight.flatten(2), self.groups), spread)
-        return kernel.flatten(0, 1), (self.padding - self.border + rows, self.padding - self.border + columns)
+@fx.wrap  # one node of a traced graph: it branches on the positions
+def _convolve(x: Tensor, weight: Tensor, positions: Tensor, bias: Tensor | None, form: _Form) -> Tensor:
+    """In the form that takes less time."""
+    if x.is_meta or weight.is_meta:
+        return F.conv2d(x, weight, bias, form.stride, form.padding, form.dilation, form.groups)
+    if torch.compiler.is_compiling():
+        return _sampled(x, weight, positions, bias, form)
+    rows, columns = _reach(positions, form)
+    taps = weight[0, 0].numel()
+    further_macs = ((2 * rows + 1) * (2 * columns + 1) - taps) * max(len(weight) // form.groups, _NARROW)
+    # The reach of diverged positions is no number, of which this is false.
+    if further_macs <= taps * _SAMPLE_MACS[form.share]:
+        kernel, padding = _kernel(weight, positions, int(rows), int(columns), form)
+        return F.conv2d(x, kernel, bias, form.stride, padding, groups=form.groups)
+    return _sampled(x, weight, positions, bias, form)
 
-    def _sampled(self, x: Tensor) -> Tensor:
-        """The map read at all taps, then summed by a 1 x 1 convolution; for "filter" the other way round."""
-        if self.share == "filter":
-            weight = self.weight.flatten(2).transpose(1, 2).flatten(0, 1)[..., None, None]
-            products = F.conv2d(x, weight, groups=self.groups)  # (N, out * k * k, H, W)
-            samples = self._samples(products, self.positions.flatten(0, 1)[:, None])
-            taps = self.positions.shape[1]
-            y = samples.view(x.shape[0], self.out_channels, taps, *samples.shape[3:]).sum(2)
-            return y if self.bias is None else y + self.bias[:, None, None]
-        samples = self._samples(x, self.positions[None] if self.share == "layer" else self.positions)
-        return F.conv2d(samples.flatten(1, 2), self.weight.flatten(1)[..., None, None], self.bias, groups=self.groups)
 
-    def _samples(self, x: Tensor, positions: Tensor) -> Tensor:
-        """(N, C, H, W) at positions (S, T, 2), a set for each C / S channels: (N, C, T, H / stride, W / stride)."""
-        (batch, channels, *sizes), dtype = x.shape, x.dtype
-        sets, taps, _ = positions.shape
-        shift = self.padding - self.border
-        height, width = ((size + 2 * shift - 1) // self.stride + 1 for size in sizes)
-        # In half precision -1 to 1 would not tell the pixels of a map of a hundred apart.
-        x, positions = (own.to(torch.promote_types(own.dtype, torch.float32)) for own in (x, positions))
-        rows = torch.arange(height, dtype=positions.dtype, device=x.device) * self.stride - shift
-        columns = torch.arange(width, dtype=positions.dtype, device=x.device) * self.stride - shift
-        # grid_sample counts from edge to edge, -1 to 1, columns first.
-        rows = (2 * (rows + positions[..., :1]) + 1) / sizes[0] - 1
-        columns = (2 * (columns + positions[..., 1:]) + 1) / sizes[1] - 1
-        shape = (sets, taps, height, width)
-        grid = torch.stack((columns[..., None, :].expand(shape), rows[..., None].expand(shape)), -1)
-        grid = grid.flatten(1, 2).expand(batch, -1, -1, -1, -1).flatten(0, 1)  # (N * S, T * H', W', 2)
-        maps = x.reshape(batch * sets, channels // sets, *sizes)
-        samples = F.grid_sample(maps, grid, align_corners=False).to(dtype)
-        return samples.reshape(batch, channels, taps, height, width)
+def _reach(positions: Tensor, form: _Form) -> list[float]:
+    """How many rows and columns from the middle the outermost pixel lies that a tap, or its derivative, reads."""
+    positions = positions.detach().flatten(0, -2)
+    last = positions.floor() + 1 if torch.is_grad_enabled() else positions.ceil()
+    return torch.maximum(-positions.floor(), last).amax(0).clamp(min=form.border).tolist()
+
+
+def _kernel(weight: Tensor, positions: Tensor, rows: int, columns: int, form: _Form) -> tuple[Tensor, tuple[int, int]]:
+    """The ordinary kernel, (out, in / groups, 2 rows + 1, 2 columns + 1), and its padding."""
+    positions = positions if form.share == "layer" else _grouped(positions, form.groups)
+    spread = _shares(positions[..., 0], rows)[..., None] * _shares(positions[..., 1], columns)[..., None, :]
+    kernel = torch.einsum(_KERNELS[form.share], _grouped(weight.flatten(2), form.groups), spread)
+    return kernel.flatten(0, 1), (form.padding - form.border + rows, form.padding - form.border + columns)
+
+
+def _sampled(x: Tensor, weight: Tensor, positions: Tensor, bias: Tensor | None, form: _Form) -> Tensor:
+    """The map read at all taps, then summed by a 1 x 1 convolution; for "filter" the other way round."""
+    if form.share == "filter":
+        kernels = weight.flatten(2).transpose(1, 2).flatten(0, 1)[..., None, None]
+        products = F.conv2d(x, kernels, groups=form.groups)  # (N, out * k * k, H, W)
+        samples = _samples(products, positions.flatten(0, 1)[:, None], form)
+        taps = positions.shape[1]
+        y = samples.view(x.shape[0], len(weight), taps, *samples.shape[3:]).sum(2)
+        return y if bias is None else y + bias[:, None, None]
+    samples = _samples(x, positions[None] if form.share == "layer" else positions, form)
+    return F.conv2d(samples.flatten(1, 2), weight.flatten(1)[..., None, None], bias, groups=form.groups)
+
+
+def _samples(x: Tensor, positions: Tensor, form: _Form) -> Tensor:
+    """(N, C, H, W) at positions (S, T, 2), a set for each C / S channels: (N, C, T, H / stride, W / stride)."""
+    (batch, channels, *sizes), dtype = x.shape, x.dtype
+    sets, taps, _ = positions.shape
+    shift = form.padding - form.border
+    height, width = ((size + 2 * shift - 1) // form.stride + 1 for size in sizes)
+    # In half precision -1 to 1 would not tell the pixels of a map of a hundred apart.
+    x, positions = (own.to(torch.promote_types(own.dtype, torch.float32)) for own in (x, positions))
+    rows = torch.arange(height, dtype=positions.dtype, device=x.device) * form.stride - shift
+    columns = torch.arange(width, dtype=positions.dtype, device=x.device) * form.stride - shift
+    # grid_sample counts from edge to edge, -1 to 1, columns first.
+    rows = (2 * (rows + positions[..., :1]) + 1) / sizes[0] - 1
+    columns = (2 * (columns + positions[..., 1:]) + 1) / sizes[1] - 1
+    shape = (sets, taps, height, width)
+    grid = torch.stack((columns[..., None, :].expand(shape), rows[..., None].expand(shape)), -1)
+    grid = grid.flatten(1, 2).expand(batch, -1, -1, -1, -1).flatten(0, 1)  # (N * S, T * H', W', 2)
+    maps = x.reshape(batch * sets, channels // sets, *sizes)
+    samples = F.grid_sample(maps, grid, align_corners=False).to(dtype)
+    return samples.reshape(batch, channels, taps, height, width)
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:

@@ -60,7 +60,10 @@ def deformable_roi_pool(
 
 
 def numbered(boxes: Boxes, x: Tensor) -> Tensor:
-    """Boxes as (R, 5), in single precision at least; ValueError where they are no boxes of the images."""
+    """Boxes as (R, 5), in single precision at least; ValueError where they are no boxes of the images.
+
+    A compiled or exported program does not ask for the images' numbers.
+    """
     if not isinstance(boxes, Tensor):
         if len(boxes) != len(x):
             raise ValueError(f"a list of boxes must have an entry for each image, got {len(boxes)} for {len(x)} images")
@@ -74,9 +77,16 @@ def numbered(boxes: Boxes, x: Tensor) -> Tensor:
         boxes = torch.cat(numbers) if numbers else x.new_zeros(0, 5)
     if boxes.dim() != 2 or boxes.shape[1] != 5:
         raise ValueError(f"boxes must be (R, 5): image number, x1, y1, x2, y2, got {tuple(boxes.shape)}")
+    if torch.compiler.is_compiling():  # a program whose branches must not depend on values
+        return _in_single(boxes, x)
     foreign = boxes[~((boxes[:, 0] >= 0) & (boxes[:, 0] < len(x))), 0]
     if len(foreign):
         raise ValueError(f"a box must have the number of one of {len(x)} images, counted from 0, got {foreign[0]:g}")
+    return _in_single(boxes, x)
+
+
+def _in_single(boxes: Tensor, x: Tensor) -> Tensor:
+    """Boxes without a gradient, in single precision at least."""
     return boxes.detach().to(torch.promote_types(x.dtype, torch.float32))
 
 

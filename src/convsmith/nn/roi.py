@@ -66,6 +66,8 @@ class DeformablePSRoIPool(nn.Module):
     (Dai et al. 2016, arXiv:1605.06409), another one, zero at first, the 2 * k * k * S maps of the offsets: S sets of
     offsets, `offset_sets`, for equal groups of the C' channels. None is one for each of them, 2 k k (C + 1) maps as in
     the paper; its code has a single set for the boxes. Further arguments as in `DeformableRoIPool`.
+    It pools image by image, and how many boxes an image has depends on values: `torch.export` does not take it, and
+    `torch.compile` only without `fullgraph`.
     """
 
     def __init__(
