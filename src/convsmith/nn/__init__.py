@@ -52,7 +52,8 @@ from convsmith.nn.shuffle import ChannelShuffle, ShuffleUnitV1, ShuffleUnitV2
 from convsmith.nn.shuffle_deep import ShuffleUnitV2Deep, ShuffleUnitV2Star
 from convsmith.nn.sub_pixel import SubPixelConv, icnr_, subpixel_to_deconvolution
 from convsmith.nn.swap_norm import swap_norm
-from convsmith.nn.upsample import Deconvolution, ResizeConv, Unpool, Upsample
+from convsmith.nn.unpool import Unpool
+from convsmith.nn.upsample import Deconvolution, ResizeConv, Upsample
 from convsmith.nn.weight_norm import WeightNorm, WeightNormConv2d, initialise_weight_norm
 from convsmith.nn.xception import AlignedXceptionBlock, XceptionBlock
 

@@ -103,7 +103,8 @@ class IrregularConv2d(nn.Module):
     @torch.no_grad()
     def as_conv(self) -> nn.Conv2d:
         """The ordinary convolution that this is with its present positions, without norm and activation: to deploy."""
-        kernel, padding = _kernel(self.weight, self.positions, *map(int, _reach(self.positions, self.form)), self.form)
+        rows, columns = map(int, _reach(self.positions, self.form))
+        kernel, padding = _kernel(self.weight, self.positions, rows, columns, self.form)
         size = (kernel.shape[2], kernel.shape[3])
         conv = nn.Conv2d(
             self.groups * kernel.shape[1],
