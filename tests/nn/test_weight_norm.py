@@ -88,9 +88,15 @@ def test_a_constant_channel_keeps_its_scale():
     torch.testing.assert_close(conv(x)[:, 0], torch.zeros(4, 5, 5))
 
 
-def test_a_batch_of_one_value_initialises_nothing():
-    with pytest.raises(ValueError, match=r"more than one value per channel, got outputs of shape \(1, 6, 1, 1\)"):
-        WeightNormConv2d(4, 6).initialise_from(torch.randn(1, 4, 1, 1))
+@pytest.mark.parametrize("images", [0, 1])
+def test_a_batch_of_one_value_or_none_initialises_nothing(images):
+    conv = WeightNormConv2d(4, 6)
+    before = {name: value.clone() for name, value in conv.state_dict().items()}
+    with pytest.raises(
+        ValueError, match=rf"more than one value per channel, got outputs of shape \({images}, 6, 1, 1\)"
+    ):
+        conv.initialise_from(torch.randn(images, 4, 1, 1))
+    assert all(torch.equal(value, before[name]) for name, value in conv.state_dict().items())
 
 
 def network(norm, depth=4):
@@ -150,19 +156,24 @@ def test_the_norm_keeps_what_a_convolution_computes():
     assert bare.plain().bias is None
 
 
+@pytest.mark.parametrize("initialised", [False, True])
 @pytest.mark.parametrize("zeros", [slice(None), slice(2)])
-def test_filters_of_zeros_stay_so_and_can_be_trained(zeros):
+def test_filters_of_zeros_stay_so_and_can_be_trained(zeros, initialised):
     conv, x = nn.Conv2d(4, 6, 3), torch.randn(2, 4, 9, 9)
     with torch.no_grad():
         conv.weight[zeros] = 0
     applied = WeightNorm(6).apply_to(conv)
     torch.testing.assert_close(applied(x), conv(x))
     torch.testing.assert_close(applied.plain()(x), conv(x))
+    if initialised:
+        initialise_weight_norm(applied, x)
+        assert not applied.weight[zeros].any()
     optimizer = torch.optim.SGD(applied.parameters(), lr=0.1)
     for _ in range(3):
         optimizer.zero_grad()
         (applied(x) - 1).square().mean().backward()
         optimizer.step()
+        assert applied.v.norm() < 1e3
     assert applied.weight.isfinite().all()
     assert (applied.weight.flatten(1).norm(dim=1) > 1e-4).all()
 

@@ -72,16 +72,20 @@ class WeightNormConv2d(nn.Module):
         """Set g = 1 / sigma and b = -mu / sigma, the moments those of v * x / |v| on a batch (Sec. 3, Eq. 5-6).
 
         The outputs of this batch then have mean 0 and variance 1 in each channel. A channel that is constant keeps its
-        scale: g = 1 there. Without a bias only g is set.
+        scale: g = 1 there. So does a filter of zeros, which has no outputs to measure: its g is its length. Without a
+        bias only g is set.
         """
-        outputs = self._convolve(x, self.v / _lengths(self.v).view(-1, 1, 1, 1), None)
-        if outputs.numel() == self.out_channels:
+        lengths = _lengths(self.v)
+        outputs = self._convolve(x, self.v / lengths.view(-1, 1, 1, 1), None)
+        if outputs.numel() <= self.out_channels:
             raise ValueError(
                 f"weight norm is initialised from more than one value per channel, got outputs of shape "
                 f"{tuple(outputs.shape)}; give a larger batch"
             )
         mean, variance = batch_moments(outputs)
-        self.g.copy_(torch.where(variance > CONSTANT * mean**2, variance.rsqrt(), 1.0))
+        measured = torch.where(variance > CONSTANT * mean**2, variance.rsqrt(), 1.0)
+        # The first gradient of v is g / length times that of w: any other g would throw v out of its type's range.
+        self.g.copy_(torch.where(self.v.flatten(1).any(1), measured, lengths))
         if self.bias is not None:
             self.bias.copy_(-mean * self.g)
 
