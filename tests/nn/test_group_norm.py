@@ -216,7 +216,7 @@ def test_it_is_one_node_for_fx_and_one_operator_for_export(training):
         torch.testing.assert_close(module(x), norm(x))
 
 
-@pytest.mark.parametrize(("channels", "groups", "remedy"), [(24, 32, 24), (20, 8, 5), (7, 4, 1), (8, 0, 1)])
+@pytest.mark.parametrize(("channels", "groups", "remedy"), [(24, 32, 12), (20, 8, 5), (7, 32, 1), (8, 0, 1), (1, 2, 1)])
 def test_channels_that_groups_do_not_divide(channels, groups, remedy):
     with pytest.raises(ValueError, match=rf"divisible by groups, got .*{channels} and groups={groups}; .*={remedy}$"):
         GroupNorm(channels, groups=groups)

@@ -35,10 +35,11 @@ class GroupNorm(nn.GroupNorm):
 
     def __init__(self, in_channels: int, *, groups: int = 32, eps: float = 1e-5):
         if groups < 1 or in_channels % groups:
-            divisors = (g for g in range(min(max(groups, 1), in_channels), 0, -1) if in_channels % g == 0)
+            # A proper one: as many groups as channels would be another norm, that of each channel by itself.
+            divisors = (g for g in range(min(max(groups, 1), in_channels // 2), 0, -1) if in_channels % g == 0)
             raise ValueError(
                 f"in_channels must be divisible by groups, got {in_channels=} and {groups=}; "
-                f"take groups={next(divisors)}"
+                f"take groups={next(divisors, 1)}"
             )
         super().__init__(groups, in_channels, eps=eps)
         self.out_channels = in_channels
