@@ -120,6 +120,30 @@ def test_what_has_no_gradient_or_a_zero_one_or_no_block_is_left():
     torch.testing.assert_close(normal.data, torch.tensor([0.4, 0.2]))
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_a_block_of_zeros_is_not_frozen_by_its_own_length(together):
+    zeros, ones = [nn.Parameter(torch.zeros(2)) for _ in range(2)], nn.Parameter(torch.ones(4))
+    for parameter in (*zeros, ones):
+        parameter.grad = torch.ones_like(parameter)
+    blocks = [[*zeros], [ones]] if together else None
+    optimizer = BlockNormalizedGradient(torch.optim.SGD([*zeros, ones], lr=1), blocks=blocks, scale_by_weight=True)
+    optimizer.step()
+    for parameter in zeros:
+        torch.testing.assert_close(parameter.data, torch.full((2,), -0.5 if together else -(0.5**0.5)))
+    torch.testing.assert_close(ones.data, torch.zeros(4))
+
+
+def test_sparse_gradients_are_refused():
+    embedding = nn.Embedding(10, 3, sparse=True)
+    embedding(torch.tensor([1, 2])).sum().backward()
+    optimizer = torch.optim.SGD(embedding.parameters(), lr=0.1)
+    with pytest.raises(
+        ValueError, match=r"must be dense .*, got one of layout torch.sparse_coo; build .* sparse=False"
+    ):
+        BlockNormalizedGradient(optimizer).step()
+    BlockNormalizedGradient(optimizer, blocks=[]).step()
+
+
 def test_the_state_is_that_of_the_wrapped_optimizer():
     network = network_and_gradients()
     plain = torch.optim.Adam(network.parameters(), lr=0.1)

@@ -19,7 +19,9 @@ class BlockNormalizedGradient(Optimizer):
     `state_dict` are those of the wrapper: schedulers and gradient scalers take either. `blocks` are lists of
     parameters; the paper's are layers, `[module.parameters(recurse=False) for module in network.modules()]`. None makes
     each tensor a block. Parameters in no block keep their gradient. `scale_by_weight` multiplies by the block's own
-    norm: the paper's adaptive step. A zero gradient stays zero.
+    norm: the paper's adaptive step; of a block that is all zero it takes 1, as biases and gammas that start at 0 would
+    else never leave it (the paper leaves that open; so do the usual implementations of LARS). A zero gradient stays
+    zero. Sparse gradients raise ValueError.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class BlockNormalizedGradient(Optimizer):
 
     @torch.no_grad()
     def normalise(self) -> None:
-        """Replace each block's gradient g by g / |g|, or by |w| g / |g|."""
+        """Replace each block's gradient g by g / |g|, or by |w| g / |g|, where w is not all zero."""
         blocks = self.blocks
         if blocks is None:
             blocks = [[parameter] for group in self.param_groups for parameter in group["params"]]
@@ -81,6 +83,7 @@ class BlockNormalizedGradient(Optimizer):
             gradients = [p.grad for p in block if p.grad is not None and p.grad.numel()]
             if not gradients:
                 continue
+            _check_dense(gradients)
             # By the largest value first: the squares of small and large ones are no numbers of their type.
             largest = nn.utils.get_total_norm(gradients, math.inf)
             largest = torch.where(largest == 0, 1, largest)
@@ -89,7 +92,8 @@ class BlockNormalizedGradient(Optimizer):
             norm = _norm(gradients)
             scale = torch.where(norm > 0, 1 / norm, 0)
             if self.scale_by_weight:
-                scale = scale * _norm(block)
+                length = _norm(block)
+                scale = scale * torch.where(length > 0, length, 1)
             for gradient in gradients:
                 gradient.mul_(scale.to(gradient.device))
 
@@ -100,6 +104,14 @@ class BlockNormalizedGradient(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the wrapped optimiser's."""
         self.optimizer.load_state_dict(state_dict)
+
+
+def _check_dense(gradients: Iterable[Tensor]) -> None:
+    if found := [gradient.layout for gradient in gradients if gradient.layout != torch.strided]:
+        raise ValueError(
+            f"gradients must be dense to be normalised, got one of layout {found[0]}; build the embedding with "
+            "sparse=False, or leave it out of `blocks`"
+        )
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
