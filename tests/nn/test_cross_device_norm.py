@@ -116,6 +116,17 @@ def half_on_a_rank(rank, sizes):
     return half(randomised(CrossDeviceBatchNorm(4)), share(drawn(sum(sizes), 4, 3, 5), sizes, rank))
 
 
+def empty_on_a_rank(rank, sizes):
+    """No rank has an image, once plainly and once for a second derivative; then all parameters and statistics."""
+    norm = randomised(CrossDeviceBatchNorm(4).double())
+    norm.running_mean.fill_(3)
+    y = norm(torch.empty(0, 4, 3, 5, dtype=torch.float64, requires_grad=True))
+    y.sum().backward()
+    plain = norm.weight.grad
+    norm.weight.grad = None
+    return {"y": y.detach(), "plain": plain, **penalty(norm, torch.empty(0, 4, 3, 5).double()), **norm.state_dict()}
+
+
 def message_on_a_rank(rank, images, **arguments):
     try:
         CrossDeviceBatchNorm(4, **arguments)(torch.randn(images[rank], 4, 1, 1))
@@ -146,6 +157,7 @@ def work(rank, folder):
             found["precise"] = precise_on_a_rank(rank, (3, 1))
             found["precise on one"] = precise_on_one_rank(rank, (3, 1))
             found["penalty"] = penalty_on_a_rank(rank, (3, 1))
+            found["empty"] = empty_on_a_rank(rank, (0, 0))
             found["half"] = half_on_a_rank(rank, (3, 1))
         dist.destroy_process_group()
     torch.save(found, f"{folder}/{rank}.pt")
@@ -221,6 +233,14 @@ def test_a_second_derivative(ranks):
     torch.testing.assert_close(torch.cat([result["dx"] for result in found]), expected["dx"])
     for name in ("dweight", "dbias"):
         torch.testing.assert_close(sum(result[name] for result in found), expected[name])
+
+
+def test_no_image_on_any_rank_passes_and_leaves_the_statistics(ranks):
+    for found in (result["empty"] for result in ranks[:2]):
+        assert found["y"].shape == (0, 4, 3, 5)
+        assert found["running_mean"].tolist() == [3] * 4
+        assert found["running_var"].tolist() == [1] * 4
+        assert not any(found[name].any() for name in ("plain", "dweight", "dbias"))
 
 
 def test_a_layer_in_half_precision(ranks):

@@ -112,9 +112,34 @@ def test_other_batch_norms_normalise_as_batch_norm_meanwhile(norm):
         module.d_max.fill_(4.0)
     precise_batch_norm(net, given)
     precise_batch_norm(peer, given)
+    count = sum(x[:, 0].numel() for x in given)  # of each map, as no layer has a stride
     for name, value in peer.state_dict().items():
-        torch.testing.assert_close(net.state_dict()[name], value)
+        biased = renorms and name.endswith("running_var") and not name.startswith("aux")
+        torch.testing.assert_close(net.state_dict()[name], value * (count - 1) / count if biased else value)
     assert [(module.r_max.item(), module.d_max.item()) for module in renorms] == [(2.5, 4.0)] * len(renorms)
+
+
+@pytest.mark.parametrize("norm", [BatchNorm, BatchRenorm, GhostBatchNorm])
+def test_training_on_a_batch_converges_to_its_precise_statistics(norm):
+    norm, (x,) = norm(3, momentum=0.5).double(), batches((4,))
+    for _ in range(100):
+        norm(x)
+    trained = norm.running_mean.clone(), norm.running_var.clone()
+    precise_batch_norm(norm, [x])
+    torch.testing.assert_close((norm.running_mean, norm.running_var), trained)
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_a_compiled_network_runs_uncompiled(part):
+    net, x = nn.Sequential(nn.Conv2d(3, 4, 3), BatchNorm(4)).double(), batches((4,))[0]
+    values = net[0](x).transpose(0, 1).flatten(1)
+    compiled = torch.compile(net, backend="eager")
+    with torch.no_grad():
+        net.eval()[1].train()  # the modes of the pass: the program of just these is there already
+        compiled(x)
+    names = precise_batch_norm(nn.Sequential(compiled) if part else compiled, [x])
+    assert names == ["0._orig_mod.1" if part else "_orig_mod.1"]
+    torch.testing.assert_close((net[1].running_mean, net[1].running_var), (values.mean(1), values.var(1)))
 
 
 def test_ghost_batches_leave_the_pooled_statistics_alone():
@@ -138,6 +163,18 @@ def test_what_cannot_be_recomputed():
         precise_batch_norm(nn.Sequential(GroupNorm(4, groups=2)), batches())
     with pytest.raises(ValueError, match="at least one batch that meets a batch norm, got none"):
         precise_batch_norm(BatchNorm(3), [])
+
+
+@pytest.mark.parametrize(
+    "batch", [{"image": torch.ones(2, 3, 4, 4)}, [], ["cat.png"], None], ids=lambda batch: type(batch).__name__
+)
+def test_batches_without_images_in_front_are_refused(batch):
+    norm = BatchNorm(3)
+    with pytest.raises(
+        TypeError, match=r"must be a tensor of images, or a tuple or list .*, got <class .*; pick the im"
+    ):
+        precise_batch_norm(norm, [batch])
+    assert precise_batch_norm(norm, [[torch.ones(2, 3, 4, 4), 1]]) == [""]
 
 
 def test_a_norm_of_means_alone_takes_part():

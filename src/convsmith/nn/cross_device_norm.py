@@ -23,7 +23,8 @@ class CrossDeviceBatchNorm(BatchNorm):
 
     A group is `group_size` consecutive ranks of torch.distributed, or all of them; it must divide their number. Groups
     are made at the first training pass, which all processes must do together, as every training pass and its gradient.
-    Batches may differ in size. Without an initialised torch.distributed, and in evaluation, this is plain batch norm.
+    Batches may differ in size and be empty, which on all ranks leaves the statistics. Without an initialised
+    torch.distributed, and in evaluation, this is plain batch norm.
 
     What is equal to batch norm on the joined batch: outputs and running statistics on every rank, and, of the sum of
     the ranks' losses, the gradient of the input. The gradients of weight and bias are each rank's share, to be summed,
@@ -47,7 +48,7 @@ class CrossDeviceBatchNorm(BatchNorm):
             return super().forward(input)
         y, mean, variance, count = _JoinedBatchNorm.apply(input, self.weight, self.bias, self.eps, group)
         with torch.no_grad():
-            momentum = self.count_batch()
+            momentum = self.count_batch() * count.clamp(max=1)  # nothing of no values
             self.running_mean.add_(momentum * (mean - self.running_mean))
             self.running_var.add_(momentum * (variance * count / (count - 1) - self.running_var))
         normalised: Tensor = y
@@ -87,14 +88,18 @@ def _groups(world: Any, size: int) -> list[Any]:
 
 
 def join_moments(mean: Tensor, variance: Tensor, count: int, group: dist.ProcessGroup) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, biased variance and count of the joined values, from the moments (C) of `count` values on each rank."""
+    """Mean, biased variance and count of the joined values, from the moments (C) of `count` values on each rank.
+
+    Of no values mean and variance are 0.
+    """
     own = torch.cat([mean, variance, mean.new_tensor([count])]) if count else mean.new_zeros(2 * len(mean) + 1)
     told = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
     dist.all_gather(told, own, group=group)
     means, variances, counts = torch.split(torch.stack(told), [len(mean), len(mean), 1], 1)
     total = counts.sum()
-    joined = (counts * means).sum(0) / total
-    return joined, (counts * (variances + (means - joined) ** 2)).sum(0) / total, total
+    divisor = total.clamp(min=1)
+    joined = (counts * means).sum(0) / divisor
+    return joined, (counts * (variances + (means - joined) ** 2)).sum(0) / divisor, total
 
 
 class _JoinedBatchNorm(torch.autograd.Function):
@@ -105,12 +110,12 @@ class _JoinedBatchNorm(torch.autograd.Function):
         own = x.numel() // x.shape[1]
         mean, variance, count = join_moments(*batch_moments(x), own, group)
         # Reading the count makes a GPU wait, so it is read only where it may be 1, which all ranks then find.
-        if own <= 1 and count <= 1:
+        if own <= 1 and count == 1:
             raise ValueError(
-                f"batch norm needs more than one value per channel in training, got {int(count)} over all processes of "
-                "the group; train with larger batches, larger images or a larger group"
+                "batch norm needs more than one value per channel in training, got 1 over all processes of the "
+                "group; train with larger batches, larger images or a larger group"
             )
-        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt(), count)
+        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt(), count.clamp(min=1))
         ctx.eps, ctx.group = eps, group
         ctx.mark_non_differentiable(mean, variance, count)
         # In the precision of the moments: torch takes all four in one, beside maps in half precision.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import torch
 from torch import Tensor, nn
 
 
@@ -26,12 +28,19 @@ def observed(
 ) -> Iterator[None]:
     """Inside, `observe(module, inputs)` precedes each call of the modules, and the network is in eval mode.
 
-    Behind it, also after an error, nobody observes and every module is in the mode it was in.
+    What is compiled runs uncompiled: a program that is there already knows nothing of observers. Behind it, also after
+    an error, nobody observes and every module is in the mode it was in.
     """
     handles = [module.register_forward_pre_hook(observe) for module in modules]
     try:
-        with evaluating(network):
+        with _uncompiled(), evaluating(network):
             yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled yet, and to load the compiler takes seconds
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -30,12 +30,13 @@ def precise_batch_norm(
     by its own statistics, and pools mean mu_b and biased variance s_b of the n_b values of each batch:
     mean = sum(n_b mu_b) / n and variance = sum(n_b (s_b + (mu_b - mean)^2)) / (n - 1), which are E[mu_b] and
     E[mu_b^2 + s_b] - E[mu_b]^2 but for the last division: it is that of batch norm's own running variance (Ioffe &
-    Szegedy 2015, Alg. 2). `momentum` plays no part.
+    Szegedy 2015, Alg. 2). A `BatchRenorm`, which keeps the biased variance, gets this. `momentum` plays no
+    part.
 
     Norms are in training mode, everything else is in eval mode, without dropout. A `BatchRenorm` takes r = 1 and d = 0.
     Of a `CrossDeviceBatchNorm` the statistics are those of its group's batches, which must be equally many on all of
     its ranks; with `all_ranks` those of every norm are those of all ranks' batches. Weights, training flags and other
-    buffers stay as they were, after an error the statistics too.
+    buffers stay as they were, after an error the statistics too. What is compiled runs uncompiled.
 
     Args:
         network: With batch norms that keep running statistics, torch's and those of this package.
@@ -44,7 +45,8 @@ def precise_batch_norm(
         all_ranks: Pool over all processes of torch.distributed.
 
     Returns the names of the norms that the batches met, of other ranks too where they are pooled: a rank may have none.
-    The others keep their statistics. Raises ValueError if there are none, or no batch on any rank.
+    The others keep their statistics. Raises ValueError if there are none, or no batch on any rank, and TypeError for
+    batches of another kind.
     """
     names = {module: name for name, module in network.named_modules() if _keeps_statistics(module)}
     if not names:
@@ -65,8 +67,7 @@ def precise_batch_norm(
                     norm.r_max.fill_(1)
                     norm.d_max.zero_()
             for batch in batches:
-                images = batch if isinstance(batch, Tensor) else batch[0]
-                (forward or network)(images.to(device))
+                (forward or network)(_images(batch).to(device))
     finally:
         for buffer, value in kept.items():
             buffer.copy_(value)
@@ -102,8 +103,19 @@ class _Pool:
             return False
         norm.running_mean.copy_(mean)
         if not isinstance(norm, MeanOnlyBatchNorm):
-            norm.running_var.copy_(variance * (count / (count - 1)))
+            biased = isinstance(norm, BatchRenorm)
+            norm.running_var.copy_(variance if biased else variance * (count / (count - 1)))
         return True
+
+
+def _images(batch: Any) -> Tensor:
+    images = batch[0] if isinstance(batch, Sequence) and batch else batch
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"a batch must be a tensor of images, or a tuple or list of which that is the first, got {type(batch)}; "
+            'pick the images, as in (batch["image"] for batch in batches)'
+        )
+    return images
 
 
 def _keeps_statistics(module: nn.Module) -> bool:
