@@ -220,7 +220,11 @@ def test_memory_formats_agree():
     layer = layer.to(memory_format=torch.channels_last)
     torch.testing.assert_close(layer(x.to(memory_format=torch.channels_last)), expected)
     layer.condense(3)
-    torch.testing.assert_close(layer.condensed()(x), layer(x))
+    for last in (False, True):
+        x = x.to(memory_format=torch.channels_last if last else torch.contiguous_format)
+        y = layer.condensed()(x)
+        assert (y.is_contiguous(), y.is_contiguous(memory_format=torch.channels_last)) == (not last, last)
+        torch.testing.assert_close(y, layer(x))
 
 
 def network(condensed, condensation=4):
@@ -359,6 +363,7 @@ def test_masks_and_index_survive_a_file(tmp_path):
         (lambda: CondenseClassifier(15, 10), "in_channels must be divisible by condensation"),
         (lambda: CondenseClassifier(16, 0), "num_classes must be positive, got 0"),
         (lambda: LearnedGroupConv2d(8, 8).condense(4), "condensation=4 are 0 to 3, got stage=4"),
+        (lambda: LearnedGroupConv2d(8, 8).on_step(0, 0), "at least one step in total, got total_steps=0; give the"),
         (lambda: LearnedGroupConv2d(8, 8).condensed(), "after its last stage, 3, this one is at 0; .* condense\\(3\\)"),
     ],
 )

@@ -6,13 +6,15 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.channels import check_divisible
 from convsmith.nn.dense import NormActConv
+from convsmith.nn.native import is_transformed
 from convsmith.nn.norm import BATCH_NORM
+from convsmith.nn.shift_forms import is_channels_last
 from convsmith.nn.shuffle import ChannelShuffle
 
 
@@ -45,8 +47,16 @@ class CondensedConv2d(NormActConv):
         self.in_channels = in_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C', H, W)."""
-        return self.shuffle(super().forward(x.index_select(1, self.index)))
+        """(N, C, H, W) -> (N, C', H, W), in the memory format of the input."""
+        return self.shuffle(super().forward(_select(x, self.index)))
+
+
+@fx.wrap  # one node of a traced graph: it branches on the memory format
+def _select(x: Tensor, index: Tensor) -> Tensor:
+    """The channels that the index names; torch's own form loses the channels-last format."""
+    if torch.compiler.is_compiling() or is_transformed() or not is_channels_last(x):
+        return x.index_select(1, index)
+    return x.permute(0, 2, 3, 1).index_select(3, index).permute(0, 3, 1, 2)
 
 
 @block("learned_group_conv2d")
@@ -97,6 +107,10 @@ class LearnedGroupConv2d(NormActConv):
 
     def on_step(self, step: int, total_steps: int) -> None:
         """Enter the stage that is due at step `step` of `total_steps`."""
+        if total_steps < 1:
+            raise ValueError(
+                f"a schedule needs at least one step in total, got {total_steps=}; give the steps of the whole training"
+            )
         due = min(self.condensation - 1, 2 * step * (self.condensation - 1) // total_steps)
         if due != self._due:  # not `self.stage`: an accelerator would stop at every step to read the masks
             self.condense(due)
