@@ -3,7 +3,9 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import convsmith as cs
 from convsmith.nn import (
@@ -40,7 +42,7 @@ def drop_by_hand(weight, kept, groups, number):
 
 
 def kept_inputs(layer):
-    return [set(row.nonzero().flatten().tolist()) for row in layer.mask]
+    return [set(row.nonzero().flatten().tolist()) for row in layer.kept]
 
 
 def by_formula(layer, x, kept):
@@ -72,9 +74,9 @@ def test_each_stage_drops_the_weakest_inputs_of_each_group(groups, condensation)
 def test_stages_may_be_skipped_and_entered_again():
     layer = LearnedGroupConv2d(8, 8, groups=2, condensation=4)
     layer.condense(2)
-    assert layer.mask.sum(1).tolist() == [4, 4]
+    assert layer.kept.sum(1).tolist() == [4, 4]
     before = kept_inputs(layer)
-    layer.conv.weight.data[:, ~layer.mask.all(0)] = 100.0
+    layer.conv.weight.data[:, ~layer.kept.all(0)] = 100.0
     layer.condense(1)
     layer.condense(2)
     assert kept_inputs(layer) == before
@@ -86,7 +88,7 @@ def test_condensing_fills_the_first_half_of_the_training():
         layer.on_step(step, total)
         entered = [i for i in range(4) if 2 * step / total >= i / 3]
         assert layer.stage == max(entered)
-        assert layer.mask.sum(1).tolist() == [8 - 2 * max(entered)] * 2
+        assert layer.kept.sum(1).tolist() == [8 - 2 * max(entered)] * 2
 
 
 def test_the_schedule_goes_on_from_a_checkpoint_and_from_steps_that_were_skipped():
@@ -134,22 +136,22 @@ def test_training_reaches_the_factor_and_nothing_returns():
     targets = F.conv2d(x.relu(), teacher)
     layer, total = LearnedGroupConv2d(16, 8, groups=4, condensation=4), 60
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-2)
-    losses, ever_dropped = [], torch.zeros_like(layer.mask)
+    losses, ever_dropped = [], torch.zeros_like(layer.kept)
     for step in range(total):
         layer.on_step(step, total)
-        ever_dropped |= ~layer.mask
-        assert torch.equal(ever_dropped, ~layer.mask)
+        ever_dropped |= ~layer.kept
+        assert torch.equal(ever_dropped, ~layer.kept)
         loss = F.mse_loss(layer(x), targets)
         losses.append(loss.item())
         optimizer.zero_grad()
         (loss + 1e-3 * layer.group_lasso()).backward()
         optimizer.step()
-    assert layer.mask.sum(1).tolist() == [4, 4, 4, 4]
+    assert layer.kept.sum(1).tolist() == [4, 4, 4, 4]
     assert min(losses[-5:]) < losses[0]
     layer.double().eval()
     y, x = layer(x.double()), x.double()
     rows = torch.arange(8) % 4
-    layer.conv.weight.data[~layer.mask[rows]] += 1e3  # what an optimiser may do to weights that are masked
+    layer.conv.weight.data[~layer.kept[rows]] += 1e3  # what an optimiser may do to weights that are masked
     torch.testing.assert_close(layer(x), y, rtol=0, atol=0)
     torch.testing.assert_close(layer.condensed()(x), y, rtol=0, atol=1e-10)
 
@@ -159,7 +161,7 @@ def test_dropped_weights_get_no_gradient_and_kept_ones_do():
     layer.condense(3)
     layer(maps(8)).square().sum().backward()
     grad = layer.conv.weight.grad[:, :, 0, 0]
-    mask = layer.mask[torch.arange(4) % 2]
+    mask = layer.kept[torch.arange(4) % 2]
     assert not grad[~mask].any()
     assert grad[mask].abs().min() > 0
 
@@ -349,6 +351,60 @@ def test_masks_and_index_survive_a_file(tmp_path):
         cs.network.save_weights(module, path)
         cs.network.load_weights(fresh, path)
         assert all(torch.equal(a, b) for a, b in zip(module.buffers(), fresh.buffers(), strict=True))
+
+
+AVERAGES = {
+    "mean": {},
+    "moving": {"multi_avg_fn": get_ema_multi_avg_fn(0.9)},
+    "by_hand": {"avg_fn": lambda average, new, _: 0.9999 * average + (1 - 0.9999) * new},
+}
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize("use_buffers", [False, True])
+def test_an_average_of_the_weights_is_condensed_as_they_are(average, use_buffers):
+    trained, steps = nn.Sequential(LearnedGroupConv2d(16, 8), nn.BatchNorm2d(8)), 60
+    averaged = AveragedModel(trained, use_buffers=use_buffers, **AVERAGES[average])
+    for step in range(steps):
+        trained[0].on_step(step, steps)
+        trained(torch.randn(2, 16, 3, 3))
+        trained[0].conv.weight.data.normal_()
+        averaged.update_parameters(trained)
+    layer, x = averaged.module.eval()[0], torch.randn(2, 16, 3, 3)
+    assert torch.equal(layer.kept, trained[0].kept)
+    assert layer.stage == 3
+    assert layer.group_lasso() == 0
+    torch.testing.assert_close(condense_network(averaged.module)(x), averaged.module(x))
+
+
+def test_an_average_of_condensed_weights_leaves_the_index():
+    layer = LearnedGroupConv2d(16, 8)
+    layer.condense(3)
+    condensed = layer.condensed()
+    averaged = AveragedModel(condensed, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=False)
+    for _ in range(3):
+        averaged.update_parameters(condensed)
+    assert torch.equal(averaged.module.index, condensed.index)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_masks_of_bools_are_loaded(assign):
+    layer, fresh = jittered(LearnedGroupConv2d(8, 8)), LearnedGroupConv2d(8, 8).double().eval()
+    layer.condense(2)
+    fresh.load_state_dict({**layer.state_dict(), "mask": layer.kept}, assign=assign)
+    x = maps(8)
+    torch.testing.assert_close(fresh(x), layer(x))
+    for each in (layer, fresh):
+        each.condense(3)
+    torch.testing.assert_close(fresh.condensed()(x), layer(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_masks_are_the_same_in_every_precision(dtype):
+    layer = LearnedGroupConv2d(8, 8)
+    layer.condense(1)
+    before = kept_inputs(layer)
+    assert kept_inputs(layer.to(dtype)) == before
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,9 @@ from convsmith.nn.norm import BATCH_NORM
 from convsmith.nn.shift_forms import is_channels_last
 from convsmith.nn.shuffle import ChannelShuffle
 
+# From it on a mask is 1 but for rounding: averages of ones lose a few digits.
+KEPT = 0.999
+
 
 @block("condensed_conv2d")
 class CondensedConv2d(NormActConv):
@@ -24,6 +27,9 @@ class CondensedConv2d(NormActConv):
 
     Group g reads the `in_channels / condensation` inputs that its part of the buffer `index` names (Sec. 3.1), so norm
     and activation see `groups * in_channels / condensation` channels. In a fresh block each group names the next ones.
+
+    An average of weights must leave the index alone, as `torch.optim.swa_utils.AveragedModel` does with
+    `use_buffers=False`; with True it would average the numbers of the channels.
     """
 
     index: Tensor
@@ -70,6 +76,10 @@ class LearnedGroupConv2d(NormActConv):
     training. From the last stage on, `condensed()` is the same function at 1 / `condensation` of the cost; until then
     the layer costs what a dense one does.
 
+    The masks are floats, 1 or 0, so that averages of weights (`torch.optim.swa_utils.AveragedModel`) may take them with
+    `use_buffers=True`: the average reads an input, `kept[g, j]`, where the mask has been 1 all along. With
+    `use_buffers=False` it has the newest masks.
+
     `drop_rate` drops single values in front of the convolution, as in the released code.
     """
 
@@ -90,7 +100,7 @@ class LearnedGroupConv2d(NormActConv):
         check_divisible(out_channels=out_channels, groups=groups)
         super().__init__(in_channels, out_channels, kernel_size=1, norm=norm, act=act)
         self.drop = nn.Dropout(drop_rate) if drop_rate else nn.Identity()
-        self.register_buffer("mask", torch.ones(groups, in_channels, dtype=torch.bool))
+        self.register_buffer("mask", torch.ones(groups, in_channels))
         self.in_channels, self.groups, self.condensation = in_channels, groups, condensation
         self.norm_spec, self.act_spec = norm, act
         self._due = 0
@@ -100,9 +110,14 @@ class LearnedGroupConv2d(NormActConv):
         self._due = -1  # the masks may be those of another step
 
     @property
+    def kept(self) -> Tensor:
+        """Whether each group still reads each input, (groups, in_channels) of bools."""
+        return self.mask >= KEPT
+
+    @property
     def stage(self) -> int:
         """The condensing stage that the masks have reached, from 0 to `condensation - 1`."""
-        dropped = self.in_channels - int(self.mask[0].sum())
+        dropped = self.in_channels - int(self.kept[0].sum())
         return dropped * self.condensation // self.in_channels
 
     def on_step(self, step: int, total_steps: int) -> None:
@@ -125,9 +140,9 @@ class LearnedGroupConv2d(NormActConv):
                 f"{stage=}; stage 0 drops nothing, the last one leaves in_channels / condensation"
             )
         # What is dropped comes first whatever its weights are now: it stays dropped.
-        sums = self._rows().abs().sum(0).masked_fill(~self.mask, -1)
+        sums = self._rows().abs().sum(0).masked_fill(~self.kept, -1)
         order = sums.argsort(dim=1, stable=True)
-        self.mask.scatter_(1, order[:, : stage * self.in_channels // self.condensation], False)
+        self.mask.scatter_(1, order[:, : stage * self.in_channels // self.condensation], 0)
 
     def group_lasso(self) -> Tensor:
         """The sum over groups and inputs of sqrt(sum of w^2 over the group's rows); 0 from the last stage on.
@@ -135,12 +150,12 @@ class LearnedGroupConv2d(NormActConv):
         It makes a group's rows agree on the inputs they do without (Sec. 3.1, weight 1e-5). That it ends with the
         condensing is the released code's choice. Its gradient at weights that are all zero is taken as zero.
         """
-        condensing = self.mask[0].sum() > self.in_channels // self.condensation
-        return torch.linalg.vector_norm(self._rows() * self.mask, dim=0).sum() * condensing
+        condensing = self.kept[0].sum() > self.in_channels // self.condensation
+        return torch.linalg.vector_norm(self._rows() * self.kept, dim=0).sum() * condensing
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H, W)."""
-        weight = (self._rows() * self.mask).flatten(0, 1)[:, :, None, None]
+        weight = (self._rows() * self.kept).flatten(0, 1)[:, :, None, None]
         return F.conv2d(self.drop(self.act(self.norm(x))), weight, self.conv.bias)
 
     @torch.no_grad()
@@ -151,7 +166,7 @@ class LearnedGroupConv2d(NormActConv):
         fewer channels it is another function.
         """
         left = self.in_channels // self.condensation
-        if not bool((self.mask.sum(1) == left).all()):
+        if not bool((self.kept.sum(1) == left).all()):
             raise ValueError(
                 f"a layer is converted after its last stage, {self.condensation - 1}, this one is at {self.stage}; "
                 f"train it with on_step or call condense({self.condensation - 1})"
@@ -165,7 +180,7 @@ class LearnedGroupConv2d(NormActConv):
             norm=self.norm_spec,
             act=self.act_spec,
         ).to(weight.device, weight.dtype)
-        target.index.copy_(self.mask.nonzero()[:, 1])
+        target.index.copy_(self.kept.nonzero()[:, 1])
         for name in ("norm", "act"):
             self._convert_channelwise(getattr(self, name), getattr(target, name), target.index)
         index = target.index.view(self.groups, 1, left).expand(-1, self.out_channels // self.groups, -1)
