@@ -207,6 +207,7 @@ def test_modules_and_pairs_tell_the_same():
     graph = channel_dependency_graph([(24, 6), (24, 4)])
     assert torch.equal(channel_dependency_graph(convolutions), graph)
     assert torch.equal(channel_dependency_graph(nn.Sequential(*convolutions)), graph)
+    assert torch.equal(channel_dependency_graph(nn.ModuleList(convolutions)), graph)
     with torch.device("meta"):
         block = InterlacedGroupConv(24, 24, primary_groups=6, secondary_groups=4)
     assert torch.equal(channel_dependency_graph(block), graph)
@@ -265,6 +266,11 @@ def test_a_buffer_that_routes_channels_is_followed_where_it_has_values():
     ("stack", "message"),
     [
         ([], "needs at least one convolution, got none"),
+        ([(0, 1)], r"of at least one channel, got \(0, 1\) in it; give nn.Conv2d"),
+        ([(12, 4), nn.ReLU()], r"modules alone, or alone pairs .*, got ReLU\(\) in it; give nn.Conv2d"),
+        ([nn.ReLU(), (12, 4)], r"modules alone, or alone pairs .*, got ReLU\(\) in it; give nn.Conv2d"),
+        ([12, 4], "modules alone, or alone pairs .*, got 12 in it"),
+        ([(12, 4, 1)], r"alone pairs .*, got \(12, 4, 1\) in it"),
         ([(12, 5)], "channels must be divisible by groups, got channels=12 and groups=5"),
         ([(12, 4), (6, 2)], "out_channels must be divisible by groups, got out_channels=6 and groups=4"),
         (nn.ReLU(), "no convolution to tell its input channels; give in_channels"),

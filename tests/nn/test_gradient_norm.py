@@ -271,3 +271,11 @@ def test_a_dead_critic_has_a_finite_gradient():
 def test_real_and_fake_come_in_pairs():
     with pytest.raises(ValueError, match=r"must have the same shape, got \(4, 3\) and \(5, 3\)"):
         gradient_penalty(torch.sum, torch.ones(4, 3), torch.ones(5, 3))
+
+
+@pytest.mark.parametrize("alpha", [-1.0, float("inf"), float("nan")])
+def test_a_strength_below_zero_is_refused(alpha):
+    with pytest.raises(
+        ValueError, match=rf"alpha must be at least 0 and finite, .*, got alpha={alpha}; the paper takes"
+    ):
+        GradNorm(2, alpha=alpha)

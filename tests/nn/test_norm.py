@@ -165,3 +165,42 @@ def test_an_empty_batch_leaves_the_statistics_as_they_are(norm):
     for name, value in module.named_buffers():
         if name in before:
             torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS[:-2], ids=str)
+def test_no_eps_that_has_no_root_and_no_momentum_that_is_no_share(norm):
+    wrong = [("eps", -1.0), ("eps", 0.0), ("momentum", -0.1), ("momentum", 2.0)]
+    for argument, value in [each for each in wrong if norm.has(each[0])]:
+        with pytest.raises(ValueError, match=rf"{argument} must be .*, got {argument}={value}; .* is usual"):
+            norm.replace(**{argument: value}).build(32)
+    for value in (0.0, 1.0) if norm.has("momentum") else ():
+        norm.replace(momentum=value).build(32)
+
+
+def test_no_eps_or_momentum_that_is_no_number():
+    with pytest.raises(ValueError, match=r"eps must be .*, got eps=nan"):
+        GroupNorm(8, groups=2, eps=float("nan"))
+    with pytest.raises(ValueError, match=r"momentum must be .*, got momentum=nan"):
+        BatchNorm(8, momentum=float("nan"))
+    assert BatchNorm(8, momentum=None).momentum is None  # torch's, 1 / count
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 5), (6, 4, 5, 3), (6, 4, 2, 3, 2)])
+@pytest.mark.parametrize("norm", [MeanOnlyBatchNorm, CrossDeviceBatchNorm, BatchRenorm])
+def test_rows_and_sequences_are_normalised_as_maps(norm, shape):
+    rows, maps = norm(4, momentum=0.5).double(), norm(4, momentum=0.5).double()
+    x = torch.randn(shape, dtype=torch.float64)
+    for training in (True, False):
+        y = rows.train(training)(x)
+        expected = maps.train(training)(x.reshape(6, 4, -1, 1)).view(shape)
+        torch.testing.assert_close(y, expected)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_mean_only_batch_norm_can_be_traced_and_exported(memory_format):
+    norm, x = MeanOnlyBatchNorm(4).eval(), torch.randn(2, 4, 3, 5).to(memory_format=memory_format)
+    norm.running_mean.normal_()
+    y = norm(x)
+    assert y.is_contiguous(memory_format=memory_format)
+    assert torch.equal(fx.symbolic_trace(norm)(x), y)
+    assert torch.equal(torch.export.export(norm, (x,), strict=True).module()(x), y)

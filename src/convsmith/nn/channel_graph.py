@@ -29,23 +29,29 @@ def channel_dependency_graph(stack: Stack, *, shuffled: bool = True, in_channels
 
     Args:
         stack: Grouped convolutions as pairs `(channels, groups)`: each reads `channels` channels in `groups` groups and
-            writes as many as the next one reads, the last one as many as it reads itself. Or a module, or a list of
-            modules that follow one another: convolutions of any groups, norms, activations, pooling and whatever
-            routes channels. A module is seen in eval mode; its weights are not read, it may be on the meta device. The
-            masks of a `LearnedGroupConv2d` count as weights: its `condensed()` form shows what is left.
+            writes as many as the next one reads, the last one as many as it reads itself. Or a module, or a list
+            or `ModuleList` of modules that follow one another: convolutions of any groups, norms, activations, pooling
+            and whatever routes channels. A module is seen in eval mode; its weights are not read, it may be on the meta
+            device. The masks of a `LearnedGroupConv2d` count as weights: its `condensed()` form shows what is left.
         shuffled: Whether between two pairs a channel shuffle stands, by the groups of the first one, which spreads each
             of its groups as widely as can be. Modules shuffle for themselves.
         in_channels: The input channels of a module (default: those that its first convolution reads), a tuple for one
             that takes a tuple of maps.
 
-    Raises ValueError for channels that the groups do not divide, and for a module with an operator of which it is not
-    known what it depends on.
+    Raises ValueError for channels that the groups do not divide, for what is neither modules nor pairs, and for a
+    module with an operator of which it is not known what it depends on.
     """
-    parts: list[Any] = [stack] if isinstance(stack, nn.Module) else list(stack)
+    parts: list[Any] = list(stack) if isinstance(stack, nn.ModuleList | Sequence) else [stack]
     if not parts:
         raise ValueError("a channel dependency graph needs at least one convolution, got none; give (channels, groups)")
-    if isinstance(parts[0], nn.Module):
+    if all(isinstance(part, nn.Module) for part in parts):
         return _of_module(nn.Sequential(*parts), in_channels)
+    for part in parts:
+        if not isinstance(part, Sequence) or [type(number) for number in part] != [int, int] or part[0] < 1:
+            raise ValueError(
+                "a stack has modules alone, or alone pairs (channels, groups) of at least one channel, got "
+                f"{part!r} in it; give nn.Conv2d in the place of a pair among modules"
+            )
     return _of_pairs(parts, shuffled)
 
 

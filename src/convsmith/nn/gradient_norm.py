@@ -43,6 +43,11 @@ class GradNorm(nn.Module):
     ):
         super().__init__()
         check_group_size(group_size)
+        if not 0 <= alpha < math.inf:
+            raise ValueError(
+                f"alpha must be at least 0 and finite, as below 0 slower tasks are slowed further, got {alpha=}; the "
+                "paper takes 1.5, and 0.12 where the tasks are alike"
+            )
         stated = [float("nan")] * num_tasks if initial_losses is None else list(initial_losses)
         if num_tasks < 1 or len(stated) != num_tasks:
             raise ValueError(

@@ -19,6 +19,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from convsmith.arch import block
 from convsmith.nn.native import is_transformed
+from convsmith.nn.norm import check_moments
 
 NARROW = 8  # fewer channels of a group than this are slow in torch on a CPU, as benchmarks/norm_speed.py measures
 SMALL = 1024  # positions, from which on torch's forward pass (not its backward pass) goes another, quick way
@@ -41,6 +42,7 @@ class GroupNorm(nn.GroupNorm):
                 f"in_channels must be divisible by groups, got {in_channels=} and {groups=}; "
                 f"take groups={next(divisors, 1)}"
             )
+        check_moments(eps=eps)
         super().__init__(groups, in_channels, eps=eps)
         self.out_channels = in_channels
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from convsmith.arch import BlockSpec, block, registered, spec
 
@@ -22,6 +23,7 @@ class BatchNorm(nn.BatchNorm2d):
     num_batches_tracked: Tensor
 
     def __init__(self, in_channels: int, *, eps: float = 1e-5, momentum: float = 0.1):
+        check_moments(eps=eps, momentum=momentum)
         super().__init__(in_channels, eps=eps, momentum=momentum)
         self.out_channels = in_channels
 
@@ -53,6 +55,7 @@ class MeanOnlyBatchNorm(nn.Module):
     running_mean: Tensor
 
     def __init__(self, in_channels: int, *, momentum: float = 0.1):
+        check_moments(momentum=momentum)
         super().__init__()
         self.momentum = momentum
         self.bias = nn.Parameter(torch.zeros(in_channels))
@@ -60,12 +63,30 @@ class MeanOnlyBatchNorm(nn.Module):
         self.out_channels = in_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
+        """(N, C, H, W) -> (N, C, H, W); also (N, C) and (N, C, L)."""
         mean = self.running_mean
         if self.training and x.numel():  # an empty batch has no mean
-            mean = x.mean((0, 2, 3), dtype=mean.dtype)
+            mean = x.mean([0, *range(2, x.dim())], dtype=mean.dtype)
             self.running_mean.lerp_(mean.detach(), self.momentum)
-        return x + (self.bias - mean).to(x.dtype).view(-1, 1, 1)
+        return _add_to_channels(x, (self.bias - mean).to(x.dtype))
+
+
+@fx.wrap  # one node of a traced graph: it reads the rank of the map
+def _add_to_channels(x: Tensor, values: Tensor) -> Tensor:
+    return x + values.view(-1, *[1] * (x.dim() - 2))
+
+
+def check_moments(*, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
+    """Raise ValueError for an `eps` under which no root is taken, and for a `momentum` that is no share.
+
+    None is torch's momentum of 1 / count.
+    """
+    if not 0 < eps < math.inf:
+        raise ValueError(
+            f"eps must be above 0 and finite, as a variance of 0 is divided by its root, got {eps=}; 1e-5 is usual"
+        )
+    if momentum is not None and not 0 <= momentum <= 1:
+        raise ValueError(f"momentum must be from 0 to 1, the share of the new batch, got {momentum=}; 0.1 is usual")
 
 
 def refuse_single_values(x: Tensor) -> None:
