@@ -252,7 +252,7 @@ POSITIVE = ("kernel_size", "stride", "dilation", "out_channels", "growth_rate", 
 RATIOS = ("bottleneck_ratio", "expansion", "se_ratio")
 
 
-@pytest.mark.parametrize("call", [c for c in calls() if c.block != "weight_norm_conv2d"], ids=str)
+@pytest.mark.parametrize("call", calls(), ids=str)
 def test_what_must_be_positive_is_refused_as_zero_or_less(call):
     in_channels = IN_CHANNELS.get(call.block, 16)
     with torch.device("meta"):

@@ -11,6 +11,7 @@ from convsmith.nn.channel_graph import channel_dependency_graph, has_full_channe
 from convsmith.nn.channels import round_channels
 from convsmith.nn.classifier import Classifier
 from convsmith.nn.condense import CondenseClassifier, CondenseLayer, condense_network
+from convsmith.nn.condensed_conv import CondensedConv2d
 from convsmith.nn.conv import ConvNormAct, DepthwiseSeparable
 from convsmith.nn.conv_classifier import ConvClassifier, Dropout
 from convsmith.nn.cross_device_norm import CrossDeviceBatchNorm
@@ -32,7 +33,7 @@ from convsmith.nn.interleaved import InterlacedGroupConv, InterleavedGroupConv
 from convsmith.nn.interleaved_residual import InterleavedResidual
 from convsmith.nn.inverted_residual import InvertedResidual
 from convsmith.nn.irregular import IrregularConv2d
-from convsmith.nn.learned_group import CondensedConv2d, LearnedGroupConv2d, group_lasso
+from convsmith.nn.learned_group import LearnedGroupConv2d, group_lasso
 from convsmith.nn.moved_bins import deformable_roi_pool
 from convsmith.nn.native import build_operators
 from convsmith.nn.norm import BATCH_NORM, BatchNorm, MeanOnlyBatchNorm

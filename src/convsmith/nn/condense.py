@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from convsmith.arch import Architecture, BlockSpec, block, spec
 from convsmith.nn.channels import inner_channels
+from convsmith.nn.condensed_conv import CondensedConv2d
 from convsmith.nn.dense import NormActConv
-from convsmith.nn.learned_group import CondensedConv2d, LearnedGroupConv2d
+from convsmith.nn.learned_group import LearnedGroupConv2d
 from convsmith.nn.norm import BATCH_NORM
 
 

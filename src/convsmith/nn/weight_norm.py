@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convsmith.arch import block
-from convsmith.nn.channels import check_divisible, pair
+from convsmith.nn.channels import check_divisible, check_odd_kernel, check_positive, pair
 from convsmith.nn.norm import MeanOnlyBatchNorm, batch_moments
 from convsmith.nn.observe import observed
 
@@ -28,9 +28,9 @@ class WeightNormConv2d(nn.Module):
     """Convolution with the weight w = g * v / |v|, one length g and one direction v per output channel (Eq. 2).
 
     v starts as He's normal initialisation by fan-out, g as |v| and the bias as 0. The paper (Sec. 3) sets g and the
-    bias from a first batch instead, which is `initialise_from`. Padding is `kernel_size // 2 * dilation` unless given.
-    A filter of a single value (1 x 1 and depthwise) is all length: its v gets no gradient. One of zeros has
-    no direction: its weight is zero until it is trained.
+    bias from a first batch instead, which is `initialise_from`. Padding is `kernel_size // 2 * dilation` unless given,
+    which an even kernel needs. A filter of a single value (1 x 1 and depthwise) is all length: its v gets no gradient.
+    One of zeros has no direction: its weight is zero until it is trained.
     """
 
     def __init__(
@@ -48,6 +48,9 @@ class WeightNormConv2d(nn.Module):
         super().__init__()
         check_divisible(in_channels=in_channels, groups=groups)
         check_divisible(out_channels=out_channels, groups=groups)
+        check_positive(kernel_size=kernel_size, stride=stride, dilation=dilation)
+        if padding is None:
+            check_odd_kernel(kernel_size)
         self.in_channels, self.groups = in_channels, groups
         self.kernel_size, self.stride, self.dilation = pair(kernel_size), pair(stride), pair(dilation)
         same = (self.kernel_size[0] // 2 * self.dilation[0], self.kernel_size[1] // 2 * self.dilation[1])
