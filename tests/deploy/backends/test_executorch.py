@@ -66,6 +66,38 @@ def test_what_xnnpack_computes_is_told(lowered):
     assert lowered.most == back_end.MOST
 
 
+class Multiplying(nn.Module):
+    """Attention by hand, and by torch's module: products of two maps between layers with weights."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.patches, self.attention = nn.Conv2d(3, 8, 2, 2), attention
+
+    def forward(self, x):
+        t = self.patches(x).flatten(2).transpose(1, 2)
+        return t @ t.transpose(1, 2) if self.attention is None else self.attention(t, t, t)[0]
+
+
+@pytest.mark.parametrize("attention", [None, nn.MultiheadAttention(8, 2, batch_first=True)])
+def test_products_of_two_maps_are_taken(attention):
+    module = Multiplying(attention).eval()
+    products = back_end.lower(module, IMAGES).products
+    assert [product.module for product in products if product is not None][:1] == ["patches"]
+    assert None in products
+    run = deploy.prepare(module, IMAGES, backend="executorch", threads=1)
+    x = torch.randn(3, 3, 8, 8)
+    torch.testing.assert_close(run(x), module(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_our_own_mistakes_are_not_taken_for_executorch_s(monkeypatch):
+    def fails(graph_module):
+        raise KeyError("ours")
+
+    monkeypatch.setattr(back_end, "_left_over", fails)
+    with pytest.raises(KeyError, match="ours"):
+        back_end.lower(small_network(), IMAGES)
+
+
 def test_convolutions_left_to_the_slow_kernels_are_refused():
     network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.ReLU())
     with pytest.raises(

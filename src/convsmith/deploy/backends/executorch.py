@@ -10,6 +10,7 @@ import importlib
 import math
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -66,14 +67,15 @@ class Product:
 class Lowered:
     """A program of ExecuTorch, the share of its operators that XNNPACK computes, and the others with their modules.
 
-    `products` are the convolutions and linear layers, in the order of the program.
+    `products` are the convolutions and linear layers, in the order of the program, with None where two maps are
+    multiplied, as in attention.
     """
 
     data: bytes
     most: int
     delegated_share: float
     portable: tuple[str, ...]
-    products: tuple[Product, ...]
+    products: tuple[Product | None, ...]
 
 
 def prepare(network: nn.Module, example: Tensor, threads: int, precision: str) -> Run:
@@ -109,21 +111,19 @@ def lower(network: nn.Module, example: Tensor, *, most: int = MOST) -> Lowered:
     program = exported(lean(network, example), example[:2].contiguous(), most=most)
     origins = [(_word(node.target), module_of(node)) for node in program.graph.nodes if node.op == "call_function"]
     with silent(native=True), torch.random.fork_rng(devices=[]):  # what it loads at first draws random numbers
-        try:
+        with _blamed(origins):
             edge = exir.to_edge_transform_and_lower(
                 program,
                 partitioner=[xnnpack.XnnpackPartitioner()],
                 # Its check of the graph takes the example's batch size for the only one where maps are split.
                 compile_config=exir.EdgeCompileConfig(_check_ir_validity=False),
             )
+        share, portable, undelegated = _left_over(edge.exported_program().graph_module)
+        products = tuple(_products(edge.exported_program().graph_module))
+        with _blamed(origins):
             # The default lays memory out for the example's batch size.
             layout = exir.ExecutorchBackendConfig(sym_shape_eval_pass=shapes.ConstraintBasedSymShapeEvalPass())
-            heavy = _left_over(edge.exported_program().graph_module)
-            products = tuple(_products(edge.exported_program().graph_module))
             finished = edge.to_executorch(layout)
-        except Exception as error:
-            raise ValueError(_lacking(reason(error), origins)) from error
-    share, portable, undelegated = heavy
     if undelegated:
         raise ValueError(
             f"XNNPACK must take every convolution and linear layer, as ExecuTorch's other kernels are ten to a hundred "
@@ -179,16 +179,20 @@ def bindings() -> Any:
     return found
 
 
-def _products(graph_module: Any) -> Iterator[Product]:
+def _products(graph_module: Any) -> Iterator[Product | None]:
     for node in graph_module.graph.nodes:
         if _word(node.target) != "executorch_call_delegate":
             continue
         for part in getattr(graph_module, node.args[0].target).original_module.graph.nodes:
             if part.op == "call_function" and _word(part.target) in HEAVY:
                 shapes = [tuple(own.meta["val"].shape) for own in part.all_input_nodes]
-                weight = next(shape for shape in shapes if len(shape) > 1 and all(type(side) is int for side in shape))
-                read = next(shape for shape in shapes if not all(type(side) is int for side in shape))
-                yield Product(module_of(part), weight, read[1:], tuple(part.meta["val"].shape)[1:])
+                fixed = [all(type(side) is int for side in shape) for shape in shapes]
+                weight = next((shape for shape, own in zip(shapes, fixed, strict=True) if own and len(shape) > 1), None)
+                read = next((shape for shape, own in zip(shapes, fixed, strict=True) if not own), None)
+                if weight is None or read is None:
+                    yield None
+                else:
+                    yield Product(module_of(part), weight, read[1:], tuple(part.meta["val"].shape)[1:])
 
 
 def _left_over(graph_module: Any) -> tuple[float, tuple[str, ...], tuple[str, ...]]:
@@ -216,6 +220,15 @@ def _word(target: Any) -> str:
     name = str(getattr(target, "__name__", target))
     parts = name.removeprefix("aten.").split(".")
     return parts[0] if parts[0] != "default" else str(target)
+
+
+@contextmanager
+def _blamed(origins: list[tuple[str, str]]) -> Iterator[None]:
+    """Say of what fails in the block that ExecuTorch lacks an operator; our own mistakes belong outside of it."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(_lacking(reason(error), origins)) from error
 
 
 def _lacking(reason: str, origins: list[tuple[str, str]]) -> str:
