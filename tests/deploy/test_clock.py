@@ -116,6 +116,18 @@ def test_threads_are_a_positive_integer(count):
         pass
 
 
+@pytest.mark.parametrize("cores", [1, 2])
+def test_many_times_more_threads_than_cores_are_refused(monkeypatch, cores):
+    monkeypatch.setattr(clock.os, "sched_getaffinity", lambda process: set(range(cores)))
+    clock.check_threads(None)
+    clock.check_threads(4 * cores)
+    with pytest.raises(ValueError, match=rf"at most {4 * cores}, 4 for each core .*, got 99999999; give {cores}$"):
+        clock.check_threads(99999999)
+    clock.check_threads(cores, most_per_core=1)
+    with pytest.raises(ValueError, match=rf"at most {cores}, 1 for each core .*, got {cores + 1}; give {cores}$"):
+        clock.check_threads(cores + 1, most_per_core=1)
+
+
 @pytest.mark.parametrize(
     ("candidates", "options", "message"),
     [

@@ -401,6 +401,11 @@ def test_a_name_is_taken_once():
         register(Backend("eager", lambda network, example, threads, precision: network))
 
 
+def test_a_single_precision_may_be_given_as_a_word():
+    found = compare(nn.Linear(4, 2), IMAGES, backend="eager", precisions="float32", threads=1)
+    assert list(found.candidates) == [("eager", "float32")]
+
+
 class TwoOutputs(nn.Module):
     def forward(self, x):
         return {"out": x}
@@ -415,6 +420,7 @@ class TwoOutputs(nn.Module):
         (network(), {"precision": "int8"}, r"int8 is calibrated with some; quantise by cs\.deploy\.quantize, or"),
         ("resnet18", {}, r"a network must be a torch\.nn\.Module, got 'resnet18'; build it by cs\.create_model"),
         (network(), {"backend": "eager", "threads": 0}, "threads must be a positive integer"),
+        (network(), {"threads": 10**6}, "threads must be at most .*, got 1000000; give"),
         (nn.Linear(3, 3), {"backend": "eager"}, "the network must take"),
         (TwoOutputs(), {"backend": "eager"}, "must return one tensor, and TwoOutputs returns a dict"),
     ],

@@ -120,6 +120,7 @@ def test_files_that_do_not_work_are_not_left(only, tmp_path, settings, message):
     [
         ({"precisions": ["int8"]}, r"int8 is calibrated with some; quantise by cs\.deploy\.quantize"),
         ({"threads": 0}, "threads must be a positive integer"),
+        ({"threads": 10**6}, "threads must be at most .*, got 1000000; give"),
         ({"backend": "numy"}, "unknown back end 'numy'; did you mean 'numpy'"),
         ({"backend": "numpy", "precisions": ["bfloat16"]}, "computes in float32, and bfloat16 is asked for"),
         ({"example": torch.randn(0, 6)}, "the example must be"),

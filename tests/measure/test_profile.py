@@ -281,6 +281,7 @@ def test_networks_of_other_libraries():
         (224, {}, "all positive integers, got 224; give one such as"),
         (SHAPE, {"backend": "eagr"}, "unknown back end 'eagr'; did you mean 'eager'"),
         (SHAPE, {"threads": 0}, "threads must be a positive integer"),
+        (SHAPE, {"threads": 10**6}, "threads must be at most .*, got 1000000; give"),
         (SHAPE, {"passes": 0}, "passes must be a positive integer"),
         (SHAPE, {"device": "cuda:99"}, "the device must be the CPU or a CUDA device"),
     ],

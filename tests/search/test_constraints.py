@@ -51,6 +51,8 @@ def test_latency_is_measured_with_the_threads_asked_for(monkeypatch):
     constraint = latency_constraint(1.0, (1, 1, 8, 8), backend="onnxruntime", threads=2)
     assert constraint.excess(constraint.measure(NETWORK)) == 0.25
     assert seen == {"backend": "onnxruntime", "threads": 2, "input_shape": (1, 1, 8, 8), "params": 178}
+    with pytest.raises(ValueError, match="threads must be at most"):
+        latency_constraint(1.0, (1, 1, 8, 8), threads=10**6)
 
 
 def test_latency_leaves_the_generator_alone():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -11,7 +12,7 @@ import torch
 
 from convsmith.deploy.rounds import Call, Timing, burst, in_turns
 
-__all__ = ["Call", "Timing", "check_device", "check_positive", "measure", "threads"]
+__all__ = ["Call", "Timing", "check_device", "check_positive", "check_threads", "measure", "threads"]
 
 
 def measure(
@@ -72,6 +73,22 @@ def check_positive(name: str, value: int) -> None:
     """Raise ValueError for anything but a positive integer."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+def check_threads(count: int | None, *, most_per_core: int = 4) -> None:
+    """Raise ValueError for anything but a positive integer, and for many more threads than there are cores.
+
+    Runtimes end the process, without a word, where they are asked for thousands. None is as many as torch uses now.
+    """
+    if count is None:
+        return
+    check_positive("threads", count)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if count > most_per_core * cores:
+        raise ValueError(
+            f"threads must be at most {most_per_core * cores}, {most_per_core} for each core that this process may "
+            f"use, got {count}; give {cores}"
+        )
 
 
 def check_device(device: torch.device | str) -> torch.device:

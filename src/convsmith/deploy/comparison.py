@@ -194,18 +194,19 @@ def compare(
         module: A network that takes and returns one tensor.
         example: An input as the network will get them, on the device where it shall run.
         backend: One of `backends.names()`, or `auto` for all that are installed.
-        precisions: Which ones, as words (default: the network's own).
+        precisions: Which ones, as words, or a single one (default: the network's own).
         threads: How many threads compute (default: as many as torch uses now).
         thorough: Let `auto` try those back ends too that take many seconds to prepare.
 
     Raises ValueError for wrong arguments and when no back end can run the network, and ImportError for a back end that
     is not installed.
     """
-    asked = list(dict.fromkeys(precisions)) or [precision_of(example)]
+    words = (precisions,) if isinstance(precisions, str) else precisions
+    asked = list(dict.fromkeys(words)) or [precision_of(example)]
     for precision in asked:
         check_precision(precision)
+    clock.check_threads(threads)
     count = torch.get_num_threads() if threads is None else threads
-    clock.check_positive("threads", count)
     check_example(example)
     if backend != "auto":
         entry = backends.get(backend)

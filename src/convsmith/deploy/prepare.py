@@ -62,8 +62,8 @@ def prepare(
     ImportError for one that is not installed.
     """
     check_precision(precision)
+    clock.check_threads(threads)
     count = torch.get_num_threads() if threads is None else threads
-    clock.check_positive("threads", count)
     check_example(example)
     if backend != "auto":
         backends.get(backend)  # an unknown one is told before the network runs

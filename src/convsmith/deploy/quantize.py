@@ -123,8 +123,8 @@ def quantize(
     resemble float32's; ImportError for a runtime that is not installed.
     """
     names = _runtimes(backend)
+    clock.check_threads(threads)
     count = torch.get_num_threads() if threads is None else threads
-    clock.check_positive("threads", count)
     if max_drop is not None and (evaluate is None or not (math.isfinite(max_drop) and max_drop >= 0)):
         raise ValueError(
             f"max_drop must be 0 or more and needs evaluate, got max_drop={max_drop} and evaluate="

@@ -114,6 +114,7 @@ def latencies(
     if not modules:
         raise ValueError("latencies needs at least one network, got none; give a mapping of name to module")
     input_shape = check_shape(input_shape)
+    clock.check_threads(threads)
     on_cuda = clock.check_device(device).type == "cuda"
     _check_layout(layout, backend, input_shape)
     runs: dict[str, tuple[Prepared, Tensor]] = {}

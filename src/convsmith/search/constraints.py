@@ -12,6 +12,7 @@ import torch
 
 from convsmith.arch import Architecture
 from convsmith.deploy import backends
+from convsmith.deploy.clock import check_threads
 from convsmith.measure import LatencyPredictor, cost, latency
 from convsmith.network import build
 
@@ -61,6 +62,7 @@ def latency_constraint(
     `ProcessExecutor` it comes out too long, so leave a core free for it.
     """
     backends.get(backend)  # an unknown one is told before anything is trained
+    check_threads(threads)
     measure = partial(_latency_ms, input_shape=input_shape, backend=backend, threads=threads)
     how = f"{backend}, {threads} threads, {'x'.join(map(str, input_shape))}"
     return Constraint("latency_ms", maximum=maximum_ms, measure=measure, how=how)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, overload
 
 from convsmith.arch import Architecture, check_writable
-from convsmith.deploy.clock import check_positive
+from convsmith.deploy.clock import check_threads
 from convsmith.deploy.uncollected import uncollected
 from convsmith.measure.predictor import reading
 from convsmith.measure.predictor.checked import calibration
@@ -82,7 +82,7 @@ class LatencyPredictor:
         Args:
             device: `cpu`.
             backend: `onnxruntime` or `openvino`.
-            threads: How many threads compute.
+            threads: How many threads compute, no more than there are cores: waiting for one would be in the times.
             minutes: Time to measure, over all calls on the same `path`; fitting comes on top.
             architectures: Networks with input shapes (N, C, H, W) to measure among the random ones, such as members of
                 the space that will be searched; at most one in four is one of these, and none is measured twice.
@@ -94,7 +94,7 @@ class LatencyPredictor:
         Raises ValueError for arguments that are not offered, for a file of another device or one that another process
         begins at the same time, and where the runtime does not behave as the rules of this version say.
         """
-        check_positive("threads", threads)
+        check_threads(threads, most_per_core=1)
         if not (math.isfinite(minutes) and minutes > 0):
             raise ValueError(f"minutes must be a finite positive number, got {minutes}")
         runtime = runtime_of(device, backend, threads)

@@ -91,7 +91,7 @@ def profile(
     that is not installed.
     """
     input_shape = check_shape(input_shape)
-    clock.check_positive("threads", threads)
+    clock.check_threads(threads)
     clock.check_positive("passes", passes)
     place = clock.check_device(device)
     _check_backend(backend)
