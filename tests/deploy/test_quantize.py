@@ -196,6 +196,7 @@ def test_auto_takes_the_one_that_keeps_to_the_limit():
     [
         (IMAGES, r"must give batches of inputs, and is one tensor of shape \(2, 3, 8, 8\); put it into a list"),
         ([], "the calibration must have at least one batch, got none"),
+        (None, "the calibration must give batches of inputs, and is NoneType; give a list of tensors"),
         ([IMAGES, IMAGES[:, :, :4]], r"number 1 is of shape \(2, 3, 4, 8\) after \(2, 3, 8, 8\)"),
         ([IMAGES, IMAGES * math.nan], "must be finite, and batch number 1 has NaN or infinity"),
         ([IMAGES.double()], "batches of float32 inputs, .* number 0 is torch.float64"),
@@ -217,6 +218,7 @@ def test_inputs_that_cannot_calibrate_are_refused(calibration, message):
         ({"max_drop": -1, "evaluate": lambda run: 1}, "max_drop must be 0 or more"),
         ({"evaluate": lambda run: math.nan}, "evaluate must return a finite number, got nan"),
         ({"threads": 0}, "threads must be a positive integer"),
+        ({"threads": 10**6}, "threads must be at most .*, got 1000000; give"),
         ({"held_out": []}, "the held-out set must have at least one batch"),
     ],
 )

@@ -17,6 +17,10 @@ def checked_batches(batches: Iterable[Tensor | Sequence[Tensor]], what: str) -> 
         raise ValueError(
             f"{what} must give batches of inputs, and is one tensor of shape {tuple(batches.shape)}; put it into a list"
         )
+    if not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
+        raise ValueError(
+            f"{what} must give batches of inputs, and is {type(batches).__name__}; give a list of tensors, or a loader"
+        )
     found: list[Tensor] = []
     for number, batch in enumerate(batches):
         x = batch[0] if isinstance(batch, tuple | list) and batch else batch
