@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from convsmith.arch import check_place, check_writable, write_whole
+from convsmith.arch import check_takes_files, check_writable, write_whole
 from convsmith.arch.writing import tempfile
 
 
@@ -45,7 +45,9 @@ def test_what_cannot_be_written_is_told_before(tmp_path, monkeypatch):
     def refuses(**_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
+    with pytest.raises(ValueError, match=r"^\S+file must lie where .*file takes none \(Not a dir"):
+        check_takes_files(tmp_path / "file")
     monkeypatch.setattr(tempfile, "TemporaryFile", refuses)
-    with pytest.raises(ValueError, match=r"takes none \(Permission denied\); give another path"):
-        check_place(tmp_path / "new" / "folder")
+    with pytest.raises(ValueError, match=r"new/folder must lie .* takes none \(Permission denied\); give another path"):
+        check_takes_files(tmp_path / "new" / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -211,6 +211,8 @@ def test_a_steady_series_has_no_warning_and_three_rounds_have_one():
     assert (steady.warnings, steady.noisy) == ((), False)
     few = timed.timed({"": rounds.timing([1.0, 1.01, 0.99], 1)}, state(), threads=1)[""]
     assert few.warnings == ("3 rounds give an interval of 75% only; ask for more",)
+    one = timed.timed({"": rounds.timing([1.0], 1)}, state(), threads=1)[""]
+    assert one.warnings == ("one round gives no interval; ask for more",)
 
 
 class Layout(nn.Module):
@@ -319,6 +321,7 @@ def test_onnxruntime_is_measured_too():
         ({"a": TINY}, (1, 3, 8, 8), {}, r"must be a torch\.nn\.Module, got the architecture tiny; build it by"),
         ({"a": "tiny"}, (1, 3, 8, 8), {}, r"must be a torch\.nn\.Module, got 'tiny'; build it by cs\.create_model"),
         ({"a": nn.Identity()}, (1, 3), {"threads": 0}, "threads must be a positive integer"),
+        ({"a": nn.Identity()}, (1, 3), {"threads": 10**6}, "threads must be at most .*, got 1000000; give"),
         ({"a": nn.Identity()}, (1, 3), {"rounds": 0}, "rounds must be a positive integer"),
         ({"a": nn.Identity()}, (1, 3), {"budget_seconds": 0}, "budget_seconds must be positive"),
         ({"a": nn.Identity()}, (1, 3), {"backend": "eagr"}, "did you mean 'eager'"),

@@ -17,7 +17,7 @@ from convsmith.arch.tree import (
     random_decisions,
     resolve,
 )
-from convsmith.arch.writing import check_place, check_writable, write_whole, write_whole_bytes
+from convsmith.arch.writing import check_takes_files, check_writable, write_whole, write_whole_bytes
 
 __all__ = [
     "Architecture",
@@ -31,7 +31,7 @@ __all__ = [
     "block_names",
     "canonical",
     "changed_arguments",
-    "check_place",
+    "check_takes_files",
     "check_writable",
     "choice",
     "complete",

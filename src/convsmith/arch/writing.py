@@ -37,12 +37,16 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         raise ValueError(f"the path must name a file, and {path} is a folder; add a file name")
     _refuse_device(path)
-    check_place(path)
+    _check_place(path, path.parent)
 
 
-def check_place(path: Path) -> None:
-    """Raise ValueError where neither a file nor a folder of this name could be made: its folder refuses them."""
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+def check_takes_files(folder: Path) -> None:
+    """Raise ValueError where no files could be put into a folder of this name, which need not be there yet."""
+    _check_place(folder, folder)
+
+
+def _check_place(path: Path, folder: Path) -> None:
+    folder = next(own for own in (folder.absolute(), *folder.absolute().parents) if own.exists())
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass

@@ -50,10 +50,10 @@ def advise(
 ) -> None:
     """Turn the lecture on CNN model design into findings with figures, each with an edit and its gain."""
     from convsmith import measure, zoo
-    from convsmith.arch import check_place
+    from convsmith.arch import check_takes_files
 
     if save is not None:
-        check_place(save / "edited")
+        check_takes_files(save)
     subject = one_subject(architecture)
     with kept_memory(device) if timed else nullcontext():
         found = measure.advise(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import convsmith
-from convsmith.arch import check_place
+from convsmith.arch import check_takes_files
 from convsmith.deploy import backends
 from convsmith.deploy.agreement import check_example
 from convsmith.deploy.backends.registry import Artefact
@@ -85,7 +85,7 @@ def ship(
     folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"the folder of an export must be new or empty, got {folder}; give another name or remove it")
-    check_place(folder / LOADER)
+    check_takes_files(folder)
     if backend != "auto" and backends.get(backend).write is None:
         raise ValueError(f"the back end {backend} has no files to ship; choose {', '.join(_with_files())} or auto")
     if not _with_files():

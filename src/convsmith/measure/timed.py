@@ -83,8 +83,11 @@ def _timed(timing: Timing, conditions: Conditions, *, threads: int, ratio: Ratio
             "more rounds narrow it"
         )
     if interval.coverage < CONFIDENCE - 0.05:
+        several = len(timing.samples_ms) > 1
         warnings.append(
             f"{len(timing.samples_ms)} rounds give an interval of {interval.coverage:.0%} only; ask for more"
+            if several
+            else "one round gives no interval; ask for more"
         )
     return Timed(
         median_ms=timing.median_ms,

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import itertools
 import json
+import os
 import shutil
 import warnings
 from itertools import islice
@@ -152,7 +153,7 @@ def test_the_calibration_chooses_the_back_end(monkeypatch, tmp_path, file):
     member = SPACE.sample(Random(0))
     truth = fake.load_openvino(describe(member, SHAPE, None)).latency_ms
     assert predictor.predict_ms(member, SHAPE, unknown="ignore") == pytest.approx(truth, rel=0.3)
-    with pytest.raises(ValueError, match="name another file, or remove it"):
+    with pytest.raises(ValueError, match=r"of openvino \S+ on 1 thread of cpu .* of onnxruntime .* or remove it"):
         LatencyPredictor.calibrate(backend="openvino", path=file)
 
 
@@ -557,6 +558,7 @@ def test_a_runtime_with_other_rules_is_refused(monkeypatch):
         ({"device": "cuda"}, "can be calibrated for cpu, got 'cuda'"),
         ({"backend": "eager"}, "can be calibrated for onnxruntime or openvino, got 'eager'"),
         ({"threads": 0}, "threads must be a positive integer"),
+        ({"threads": 1 + len(os.sched_getaffinity(0))}, "threads must be at most .*, 1 for each core"),
         ({"minutes": 0}, "minutes must be a finite positive number, got 0"),
         ({"minutes": float("nan")}, "minutes must be a finite positive number, got nan"),
     ],

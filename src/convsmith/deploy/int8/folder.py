@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from convsmith.arch import check_place, write_whole_bytes
+from convsmith.arch import check_takes_files, write_whole_bytes
 from convsmith.deploy.backends import Artefact
 
 README = """# A network in int8
@@ -36,7 +36,7 @@ def check_folder(folder: Path) -> None:
     """Raise ValueError when something in the folder would be mixed with what is written, or it cannot be made."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"the folder to write must be new or empty, and {folder} is not; name another one")
-    check_place(folder / "loader.py")
+    check_takes_files(folder)
 
 
 def write_folder(

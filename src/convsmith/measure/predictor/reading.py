@@ -69,11 +69,20 @@ def _check_version(document: Mapping[str, Any], path: Path) -> None:
     about = document.get("about")
     backend = about.get("backend") if isinstance(about, dict) else None
     engine = ENGINES.get(backend) if isinstance(backend, str) else None
-    numbers = engine.numbers if engine is not None else None
-    if document.get("format") != FORMAT or numbers is None or document.get("numbers") != numbers:
+    if document.get("format") != FORMAT:
         raise ValueError(
-            f"{path} must hold a calibration in the format {FORMAT} with numbers {numbers}, got "
-            f"{document.get('format')!r} with {document.get('numbers')!r}; calibrate again"
+            f"{path} must hold a calibration in the format {FORMAT}, and its format is {document.get('format')!r}; "
+            "calibrate again"
+        )
+    if engine is None:
+        raise ValueError(
+            f"{path} must hold a calibration in the format {FORMAT} of {' or '.join(ENGINES)}, got one of {backend!r}; "
+            "calibrate again"
+        )
+    if document.get("numbers") != engine.numbers:
+        raise ValueError(
+            f"{path} must hold a calibration in the format {FORMAT} by version {engine.numbers} of the rules for "
+            f"{backend}, got one by version {document.get('numbers')!r}; calibrate again"
         )
 
 

@@ -28,6 +28,11 @@ class Runtime:
     threads: int
     block: int
 
+    def __str__(self) -> str:
+        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
+        machine = f"{self.device} ({self.processor}), {self.block} channels at once"
+        return f"{self.backend} {self.version} on {threads} of {machine}"
+
     @classmethod
     def of(cls, about: About) -> Runtime:
         """The runtime that a table was measured with."""
