@@ -105,6 +105,15 @@ def test_a_part_of_another_type_is_named(backend, message):
         deploy.prepare(nn.Sequential(nn.Conv2d(3, 8, 3), Island()), IMAGES, backend=backend)
 
 
+class Resized(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return nn.functional.interpolate(x, scale_factor=self.factor, mode="bilinear", antialias=True)
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [
@@ -113,12 +122,18 @@ def test_a_part_of_another_type_is_named(backend, message):
             r"cannot take Pad of 0 \(Unsupported padding mode: \[w",
         ),
         (Deformed(), r"has no DeformConv, which 0.* needs; try onnxruntime"),
+        (Resized(0.5), "has no antialiased Resize, which 0 needs; try onnxruntime"),
     ],
 )
 def test_openvino_names_the_operator_that_it_cannot_take(part, message):
     pytest.importorskip("openvino")
     with pytest.raises(ValueError, match=f"OpenVINO {message}"):
         deploy.prepare(nn.Sequential(part, nn.ReLU()), IMAGES, backend="openvino")
+
+
+def test_openvino_enlarges_where_antialiasing_changes_nothing():
+    pytest.importorskip("openvino")
+    assert deploy.prepare(nn.Sequential(Resized(2.0)), IMAGES, backend="openvino", threads=1).difference <= 1e-5
 
 
 def test_an_openvino_that_takes_no_weights_from_outside_gets_them_in_the_model():

@@ -126,12 +126,33 @@ def read_model(core: Any, data: bytes, weights: onnx.Apart | None = None) -> Any
 
     It copies weights, so that they need not outlive this.
     """
+    _check_resizes(data)
     try:
         return core.read_model(data)
     except RuntimeError as error:
         if not weights:
             raise ValueError(_refusal(data, str(error))) from error
     return read_model(core, onnx.held(data, weights))  # one that takes no weights from outside
+
+
+def _check_resizes(data: bytes) -> None:
+    """Raise ValueError, naming the module, where maps are resized with smoothing, but for linear enlarging.
+
+    OpenVINO reads such a model and computes something else.
+    """
+    if b"antialias" not in data:
+        return
+    graph = importlib.import_module("onnx").load_model_from_string(data).graph
+    told = (*graph.input, *graph.value_info, *graph.output)
+    shapes = {value.name: [side.dim_value for side in value.type.tensor_type.shape.dim[2:]] for value in told}
+    for node in graph.node:
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type != "Resize" or "antialias" not in attributes or not attributes["antialias"].i:
+            continue
+        before, after = shapes.get(node.input[0], ()), shapes.get(node.output[0], ())
+        enlarges = bool(before) and all(0 < old <= new for old, new in zip(before, after, strict=True))
+        if attributes["mode"].s != b"linear" or not enlarges:
+            raise ValueError(f"OpenVINO has no antialiased Resize, which {_module(node)} needs; try onnxruntime")
 
 
 def compile_model(core: Any, model: Any, settings: dict[str, Any], precision: str) -> Any:
@@ -155,12 +176,16 @@ def _refusal(data: bytes, message: str) -> str:
     lacked = {word.rpartition("-")[0] for found in LACKED.findall(message) for word in found.split(", ")}
     failed = {name: _last_line(text) for name, text in FAILED.findall(message)}
     for node in importlib.import_module("onnx").load_model_from_string(data).graph.node:
-        module = node.name.rpartition("/")[0] or "the network itself"
+        module = _module(node)
         if node.op_type in lacked:
             return f"OpenVINO has no {node.op_type}, which {module} needs; try onnxruntime"
         if node.name in failed:
             return f"OpenVINO cannot take {node.op_type} of {module} ({failed[node.name]}); try onnxruntime"
     return f"OpenVINO cannot read the network ({_last_line(message)}); try onnxruntime"
+
+
+def _module(node: Any) -> str:
+    return node.name.rpartition("/")[0] or "the network itself"
 
 
 def _last_line(message: str) -> str:
