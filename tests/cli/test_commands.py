@@ -494,7 +494,7 @@ def test_train_trains_where_it_is_told(convsmith, monkeypatch):
         (("search", "--data", "digits", "--objective", "acc"), "nothing gives the metric 'acc'"),
         (("search", "--data", "digits", "--max-latency-ms", "1", "--backend", "nope"), "unknown back end 'nope'"),
         (("search", "--data", "digits", "--strategy", "random", "--population", "3"), "belong to regularized"),
-        (("cost", "negative.json"), "negative"),
+        (("cost", "negative.json"), "out_channels must be positive, got -4"),
         (("cost", "torchvision:vit_b_16", "--input-size", "100"), "an input of shape (1, 3, 100, 100), and fails in"),
         (("profile", "tiny.json", "--backend", "compile"), "compile cannot be profiled: its kernels compute parts of"),
         (("profile", "tiny.json", "--backend", "nope"), "unknown back end 'nope'; give eager, onnxruntime, open"),

@@ -84,6 +84,7 @@ def test_products_of_two_maps_are_taken(attention):
     products = back_end.lower(module, IMAGES).products
     assert [product.module for product in products if product is not None][:1] == ["patches"]
     assert None in products
+    assert all(type(product.macs) is int for product in products if product is not None)
     run = deploy.prepare(module, IMAGES, backend="executorch", threads=1)
     x = torch.randn(3, 3, 8, 8)
     torch.testing.assert_close(run(x), module(x).detach(), rtol=1e-4, atol=1e-5)

@@ -68,7 +68,7 @@ class Lowered:
     """A program of ExecuTorch, the share of its operators that XNNPACK computes, and the others with their modules.
 
     `products` are the convolutions and linear layers, in the order of the program, with None where two maps are
-    multiplied, as in attention.
+    multiplied, as in attention, and where the batch is not the first dimension alone.
     """
 
     data: bytes
@@ -189,10 +189,16 @@ def _products(graph_module: Any) -> Iterator[Product | None]:
                 fixed = [all(type(side) is int for side in shape) for shape in shapes]
                 weight = next((shape for shape, own in zip(shapes, fixed, strict=True) if own and len(shape) > 1), None)
                 read = next((shape for shape, own in zip(shapes, fixed, strict=True) if not own), None)
-                if weight is None or read is None:
+                written = tuple(part.meta["val"].shape)
+                if weight is None or read is None or not (_is_batch(read) and _is_batch(written)):
                     yield None
                 else:
-                    yield Product(module_of(part), weight, read[1:], tuple(part.meta["val"].shape)[1:])
+                    yield Product(module_of(part), weight, read[1:], written[1:])
+
+
+def _is_batch(shape: tuple[Any, ...]) -> bool:
+    """Whether the batch size, which is a symbol, comes first and is in no other side."""
+    return str(shape[0]).isidentifier() and all(type(side) is int for side in shape[1:])
 
 
 def _left_over(graph_module: Any) -> tuple[float, tuple[str, ...], tuple[str, ...]]:
