@@ -71,7 +71,7 @@ def predictions(folder: Path, predictor: cs.measure.LatencyPredictor) -> list[Ro
     for name, fitted in sorted(unseen_by(folder, predictor, sums).items()):
         architecture = cs.Architecture.load(folder / f"{name}.json")
         own = networks[name] = predictor._kernels(architecture, about(folder, name)[1])
-        times = fitted.models.kernels_us(own)
+        times = fitted.models.kernels_us(own, *fitted.models.passes([own]))
         unknown = {kernel for kernel in own if kernel.variant not in fitted.known}
         rows.append({
             "what": name,

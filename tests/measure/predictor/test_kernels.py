@@ -79,6 +79,13 @@ def test_a_kernel_is_told_how_its_channels_fit_vectors_and_caches(channels, whol
     assert (told["out_whole"], told["log_out_step"]) == (1, 6)
 
 
+@pytest.mark.parametrize(("channels", "lines"), [(512, 48), (256, 24), (768, 24), (400, 1.5), (8, 1.5)])
+def test_a_kernel_is_told_how_many_lines_of_the_rows_that_it_reads_share_a_set_of_the_cache(channels, lines):
+    """Three rows of 32 pixels: 2048 bytes apart they share two sets, and 1600 or 32 apart all 64."""
+    kernel = next(own for own in openvino_kernels([(channels, 1), (16, 3)]) if own.numbers[15:17] == (3.0, 3.0))
+    assert 2 ** kernel.numbers[openvino.NUMBERS.index("log_lines_a_set")] == pytest.approx(lines)
+
+
 @pytest.mark.parametrize("chosen", [False, True])
 def test_a_kernel_is_told_whether_its_maps_have_their_channels_last(chosen):
     """Channels that are chosen one by one are first behind, up to the copy for the next convolution."""

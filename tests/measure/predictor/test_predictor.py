@@ -122,7 +122,7 @@ def test_a_file_is_plain(file):
     with safe_open(file, framework="numpy") as content:
         document = json.loads(content.metadata()["convsmith"])
         assert content.get_tensor("table.time_us").dtype == np.float32
-    assert document["format"] == "convsmith/latency/6"
+    assert document["format"] == "convsmith/latency/7"
     assert document["about"]["runtime"] == importlib.metadata.version("onnxruntime")
     assert document["about"]["threads"] == 1
 

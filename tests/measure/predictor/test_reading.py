@@ -103,7 +103,7 @@ def test_what_the_reference_networks_took_is_several_numbers(content, tmp_path, 
 )
 def test_another_version_is_named(content, tmp_path, changes, message):
     content.document.update(changes)
-    with pytest.raises(ValueError, match=f"in the format convsmith/latency/6{message}; calibrate again"):
+    with pytest.raises(ValueError, match=f"in the format convsmith/latency/7{message}; calibrate again"):
         LatencyPredictor.load(content.write(tmp_path / "other"))
 
 

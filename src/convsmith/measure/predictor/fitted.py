@@ -12,7 +12,7 @@ import numpy as np
 
 from convsmith.measure.predictor.checked import array, mapping, number, of, texts
 from convsmith.measure.predictor.kernels import LAW, Kernel
-from convsmith.measure.predictor.model import Correction, GroupModel, Models, fit_correction, fit_group, fit_models
+from convsmith.measure.predictor.model import Correction, GroupModel, Models, fit_correction, fit_groups, fit_models
 from convsmith.measure.predictor.rows import Rows, rows_by_group
 from convsmith.measure.predictor.table import Table
 from convsmith.measure.predictor.trees import Array, Trees
@@ -46,15 +46,11 @@ class Fitted:
 
     def __init__(self, models: Models, correction: Correction, held_out: HeldOut, known: set[str]):
         self.models, self.correction, self.held_out, self.known = models, correction, held_out, known
-        self._times: dict[Kernel, float] = {}
         self._strange: dict[Kernel, list[str]] = {}
 
     def predict_ms(self, networks: Sequence[Sequence[Kernel]]) -> list[float]:
-        """Milliseconds of each network; kernels that were met before cost nothing."""
-        new = [kernel for own in networks for kernel in own if kernel not in self._times]
-        if new:
-            self._times.update(self.models.kernels_us(new))
-        sums = np.array([sum(map(self._times.__getitem__, own)) for own in networks])
+        """Milliseconds of each network."""
+        sums = self.models.sums_us(networks)
         counts = np.array([float(len(own)) for own in networks])
         return (self.correction(sums, counts) / 1e3).tolist()  # type: ignore[no-any-return]
 
@@ -102,7 +98,7 @@ class Fitted:
         for name in counts:
             own = _beginning_with(f"model.{name}.", arrays)
             places = range(int(number(counts, name, lowest=0)))  # at the first that is missing DamagedError
-            trees = tuple(Trees.from_arrays(_beginning_with(f"{place}.", own), width=width) for place in places)
+            trees = tuple(Trees.from_arrays(_beginning_with(f"{place}.", own), width=width + 1) for place in places)
             ends = [array(own, end, (len(LAW),)) for end in ("lowest", "highest")]
             groups[name] = GroupModel(array(own, "law", (1 + len(LAW),)), trees, *ends)
         correction = Correction(**_numbers(model, "correction", Correction))
@@ -199,5 +195,5 @@ def refit(fitted: Fitted, table: Table, groups: set[str]) -> Fitted:
     """The model with these classes fitted anew; the correction and the error stay."""
     rows = rows_by_group(table.kernels, table.times_us)
     known = {kernel.variant for own in table.kernels for kernel in own}
-    models = Models({**fitted.models.groups, **{name: fit_group(rows[name]) for name in groups}})
+    models = Models(fit_groups(rows, {name: own for name, own in fitted.models.groups.items() if name not in groups}))
     return Fitted(models, fitted.correction, fitted.held_out, known)

@@ -7,7 +7,8 @@ from random import Random
 from convsmith.measure.predictor.steps import Motif, Sizes, power_of_two
 from convsmith.measure.predictor.writer import Writer
 
-GROUP_CHANNELS = (1, 2, 2, 3, 4, 4, 6, 8, 12, 16, 16, 16, 24, 32, 32, 64)  # of many groups
+GROUP_CHANNELS = (1, 2, 2, 2, 2, 3, 4, 4, 6, 8, 12, 16, 16, 16, 24, 32, 32, 64)  # of many groups
+POWERS_SHARE = 0.3  # of many groups' numbers and widths: as such maps make a cache slow whose pixels share its sets
 FEW_GROUPS = (2, 3, 4, 4, 8, 8)
 ALIGNS = (1, 1, 4, 16)  # of the channels of a group
 
@@ -17,7 +18,7 @@ def interleaved(rng: Random, sizes: Sizes) -> Motif:
     depth = rng.choice(GROUP_CHANNELS)
     wanted, align = sizes.width * rng.choice((1, 2, 4)) / depth, rng.choice((1, 4, 4, 8, 16, 16))
     groups = max(2, round(wanted / align) * align if wanted > align else round(wanted))
-    if sizes.powers:
+    if sizes.powers or rng.random() < POWERS_SHARE:
         groups, depth = power_of_two(groups), power_of_two(depth)
     width, kernel, biased = groups * depth, rng.choice((3, 3, 3, 5, 1)), rng.random() < 0.3
     convolutions, restored, adds = rng.choice((1, 1, 2)), rng.random() < 0.6, rng.random() < 0.6

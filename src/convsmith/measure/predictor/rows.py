@@ -18,10 +18,11 @@ SHORTEST_US = 0.3
 class Rows:
     """Measured kernels of one class, each once a network.
 
-    Of which network each is, its numbers, and the mean of its times.
+    Of which network each is and how often that has it, its numbers, and the mean of its times.
     """
 
     network: Array
+    count: Array
     law: Array
     numbers: Array
     time_us: Array
@@ -32,7 +33,7 @@ class Rows:
     def of(self, chosen: Array) -> Rows:
         """The rows of the networks that a mask (networks,) chooses."""
         own = chosen[self.network]
-        return Rows(self.network[own], self.law[own], self.numbers[own], self.time_us[own])
+        return Rows(self.network[own], self.count[own], self.law[own], self.numbers[own], self.time_us[own])
 
 
 def rows_by_group(kernels: Sequence[Sequence[Kernel]], times_us: Sequence[Sequence[float]]) -> dict[str, Rows]:
@@ -49,6 +50,7 @@ def rows_by_group(kernels: Sequence[Sequence[Kernel]], times_us: Sequence[Sequen
     return {
         name: Rows(
             np.array([network for network, _ in met]),
+            np.array([count[one] for one in met]),
             np.array([kernel.law for _, kernel in met]),
             np.array([kernel.numbers for _, kernel in met]),
             np.array([total[one] / count[one] for one in met]),

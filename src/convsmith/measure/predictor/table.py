@@ -19,7 +19,7 @@ from convsmith.measure.predictor.speed import Speed
 from convsmith.measure.predictor.trees import Array
 from convsmith.measure.predictor.turns import Measured, size
 
-FORMAT = "convsmith/latency/6"
+FORMAT = "convsmith/latency/7"
 LEAST_OF_A_BATCH = 16  # networks, before a batch counts as measured
 KEY = "convsmith"  # of the file's metadata, whose value is JSON
 COLUMNS = ("names", "input_shapes", "latencies_ms", "kernels", "times_us")  # of a table, an entry a network

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from itertools import chain
-from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,8 @@ from convsmith.measure.predictor.openvino.profile import CUT_OFF_US, LEAST_US, N
 from convsmith.measure.predictor.speed import Bursts, Passes, undisturbed
 from convsmith.measure.predictor.trees import Array
 
-STOPPED = 1.5  # what takes so much longer than others is left out
+STOP_US, STOPPED = 300.0, 0.5  # of several passes: so much more than usual, and so many times, is no kernel's own time
+UNLIKE, MEANS_US = 0.2, 0.4  # how far a kernel's shares of passes lie apart, and how well a mean is known: deviations
 
 
 class Session:
@@ -73,7 +73,7 @@ class _Profiler:
 
     The mean is cut off to whole microseconds, so that what a few of many passes took cannot be told from two means. It
     is found from all of them by least squares: of a pass that counts a kernel takes one share, and of one that settles
-    another. Passes that something stopped for milliseconds, in the midst of one kernel, are left out.
+    another that is close to it. What stopped a pass for milliseconds, in the midst of one kernel, is left out.
     """
 
     def __init__(self, compiled: Any, example: Any):
@@ -93,18 +93,15 @@ class _Profiler:
         return 1e3 * undisturbed(self._profiles[-1])
 
     def kernels(self, profiles: Sequence[int]) -> list[Node]:
-        longest = [STOPPED * median(map(fmean, own)) for own in (self._settling, self._profiles)]
-        means, seconds = [], []
-        passes, total, since = 0, np.zeros(len(self._nodes)), np.zeros(2)  # seconds of passes that settled, and counted
-        for place, own in enumerate(chain.from_iterable(zip(self._settling, self._profiles, strict=True))):
-            if fmean(own) > longest[place % 2]:
-                continue
-            passes += len(own)
-            since[place % 2] += sum(own)
-            total += self._totals_us[place + 1] - self._totals_us[place]
-            means.append(total / passes)
-            seconds.append(since / passes)
-        (_, shares), *_ = np.linalg.lstsq(np.array(seconds), np.array(means), rcond=None)
+        made = list(chain.from_iterable(zip(self._settling, self._profiles, strict=True)))
+        passes = np.array([len(own) for own in made])
+        us = np.diff(self._totals_us, axis=0)
+        stopped = _stopped(us, passes)
+        seconds = np.array([sum(own) for own in made]) - 1e-6 * stopped.sum(axis=1)
+        settling = np.where(np.arange(len(made)) % 2 == 0, seconds, 0)
+        so_far = np.cumsum(passes)
+        means = np.cumsum(us - stopped, axis=0) / so_far[:, None]
+        shares = _shares(means, *(np.cumsum(own) / so_far for own in (seconds, settling)))
         times = np.maximum(shares * undisturbed([own for place in profiles for own in self._profiles[place]]), LEAST_US)
         return [replace(node, time_us=float(us)) for node, us in zip(self._nodes.values(), times, strict=True)]
 
@@ -113,6 +110,25 @@ class _Profiler:
         means = {each.node_name: 1e6 * each.real_time.total_seconds() for each in self._request.profiling_info}
         own = np.array([means[name] for name in self._nodes])
         return self._passes.done * np.where(own > 0, own + CUT_OFF_US, 0)
+
+
+def _stopped(us: Array, passes: Array) -> Array:
+    """What of the microseconds (profiles, kernels) of so many passes each is beyond all that a kernel takes itself."""
+    usual = np.median(us / passes[:, None], axis=0) * passes[:, None]
+    beyond = us - usual
+    return np.where(beyond > np.maximum(STOP_US, STOPPED * usual), beyond, 0.0)
+
+
+def _shares(means: Array, seconds: Array, settling: Array) -> Array:
+    """Microseconds of each kernel in a second of passes that count, from means (profiles, kernels) over passes so far.
+
+    So many seconds a pass took on average, and so many of these settled. What a kernel takes more of passes that settle
+    is normally distributed about nothing, with `UNLIKE` of its time, and means are told to `MEANS_US`.
+    """
+    told = np.stack([seconds, settling])
+    among, of = told @ told.T, told @ means
+    more = among[1, 1] + (MEANS_US * seconds[-1] / (UNLIKE * np.maximum(means[-1], LEAST_US))) ** 2
+    return np.asarray((of[0] * more - among[0, 1] * of[1]) / (among[0, 0] * more - among[0, 1] ** 2))
 
 
 def kernel_names(model: bytes) -> list[str]:
