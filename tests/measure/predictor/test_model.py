@@ -84,6 +84,19 @@ def test_without_some_networks_nothing_of_them_is_known(measured):
     assert seen == pytest.approx([1, 1], rel=0.05)
 
 
+def test_a_kernel_takes_longer_in_passes_after_which_caches_hold_nothing_of_it(measured):
+    """Twice as long in each second network, which takes a hundred times as long: its numbers are the same."""
+    long = kernel("even", 1e6)
+    kernels = [(*own, *[long] * 10 * (i % 2)) for i, own in enumerate(measured.kernels)]
+    times_us = [(*(us * (1 + i % 2) for us in own), *[1e3] * 10 * (i % 2)) for i, own in enumerate(measured.times_us)]
+    models = fit_models(rows_by_group(kernels, times_us))
+    once = kernel("even", 5e4)
+    short, slow = models.sums_us([[once] * 8, [once] * 8 + [long] * 10])
+    assert short == pytest.approx(8 * 50, rel=0.1)
+    assert slow == pytest.approx(8 * 100 + 10 * 1e3, rel=0.02)
+    assert models.passes([[once] * 8, [long] * 10]) == [9.0, 13.5]  # the law lies between
+
+
 def test_one_measured_twice_is_in_one_fold(measured):
     assert len({_fold(own) for own in (measured.kernels[0], tuple(measured.kernels[0]))}) == 1
     shares = np.bincount([_fold(own) for own in measured.kernels], minlength=FOLDS) / NETWORKS

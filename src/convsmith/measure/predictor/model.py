@@ -1,9 +1,9 @@
 """How long each kernel takes, and from the sum of the kernels to the latency of the network.
 
 Per class of kernels a law with coefficients that cannot be negative (a start, multiply-accumulates, bytes read, written
-and of weights), and trees for the logarithm of what the law leaves over: they also see how long the whole pass takes by the
-laws, after which what a kernel needs may be gone from the caches. The network's latency is the sum, its number
-of kernels and a constant, each with one coefficient: the profiler's share in each kernel is taken out so.
+and of weights), and trees for the logarithm of what the law leaves over. The trees also see how long the whole pass
+takes by the laws: what a kernel needs may be gone from the caches after it. The network's latency is the sum, its
+number of kernels and a constant, each with one coefficient: the profiler's share in each kernel is taken out so.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Models:
         self._times_us: dict[float, dict[Kernel, float]] = defaultdict(dict)
 
     def kernels_us(self, kernels: Iterable[Kernel], pass_: float) -> dict[Kernel, float]:
-        """Microseconds of each distinct kernel of such passes; of a class that has no model by `ANY`, or else nothing."""
+        """Microseconds of each distinct kernel of such passes: of a class without a model by `ANY`, or else nothing."""
         return self._by_class(kernels, lambda model, law, numbers: model.times_us(law, numbers, pass_))
 
     def sums_us(self, networks: Sequence[Sequence[Kernel]]) -> Array:
@@ -99,9 +99,10 @@ def fit_models(rows: Mapping[str, Rows]) -> Models:
 def fit_groups(rows: Mapping[str, Rows], others: Mapping[str, GroupModel]) -> dict[str, GroupModel]:
     """The models of all classes of networks, of which those of `others` are known."""
     laws = {name: _by_law(own) for name, own in rows.items() if name not in others}
+    known = {**others, **laws}
     pass_us = np.zeros(1 + max(own.network.max() for own in rows.values()))
     for name, own in rows.items():
-        np.add.at(pass_us, own.network, own.count * (laws | others)[name].law_us(own.law))
+        np.add.at(pass_us, own.network, own.count * known[name].law_us(own.law))
     passes = np.array([_roughly(us) for us in pass_us])
     return {**others, **{name: _fit_trees(law, rows[name], passes) for name, law in laws.items()}}
 
