@@ -8,7 +8,7 @@ that depend on this input. A convolution is a logical or within each group; what
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ def channel_dependency_graph(stack: Stack, *, shuffled: bool = True, in_channels
     Raises ValueError for channels that the groups do not divide, for what is neither modules nor pairs, and for a
     module with an operator of which it is not known what it depends on.
     """
-    parts: list[Any] = list(stack) if isinstance(stack, nn.ModuleList | Sequence) else [stack]
+    parts: list[Any] = list(stack) if isinstance(stack, Sequence) or _is_list(stack) else [stack]
     if not parts:
         raise ValueError("a channel dependency graph needs at least one convolution, got none; give (channels, groups)")
     if all(isinstance(part, nn.Module) for part in parts):
@@ -53,6 +53,11 @@ def channel_dependency_graph(stack: Stack, *, shuffled: bool = True, in_channels
                 f"{part!r} in it; give nn.Conv2d in the place of a pair among modules"
             )
     return _of_pairs(parts, shuffled)
+
+
+def _is_list(stack: object) -> TypeGuard[nn.ModuleList]:
+    """Whether it is a list of modules alone: some, such as a stage of cells, say themselves how these follow."""
+    return isinstance(stack, nn.ModuleList) and type(stack).forward is nn.Module.forward
 
 
 def has_full_channel_receptive_field(stack: Stack, *, shuffled: bool = True, in_channels: Widths | None = None) -> bool:
