@@ -7,6 +7,7 @@ import torch
 from torch.autograd import forward_ad
 
 from convsmith.nn import ChannelShuffle, Shift, build_operators, native
+from convsmith.nn.shuffle import shuffle_channels
 from tests.nn.operators import needs_a_compiler
 
 
@@ -110,6 +111,8 @@ def test_maps_of_other_channels_are_refused():
     assert build_operators()
     x = torch.randn(1, 14, 4, 4).to(memory_format=torch.channels_last)
     with pytest.raises(RuntimeError, match="divisible"):
+        shuffle_channels(x, 3)
+    with pytest.raises(ValueError, match=r"a shuffle of 12 channels takes \(N, 12, H, W\)"):
         ChannelShuffle(12, groups=3)(x)
     for wrong in (x, x[0], x[None]):
         with pytest.raises(ValueError, match=r"a shift of 12 channels takes \(N, 12, H, W\)"):
