@@ -2,6 +2,7 @@
 
 import gc
 import random
+import re
 import threading
 from collections import deque
 
@@ -299,6 +300,14 @@ def test_operators_without_formula_are_reported():
     assert counts.macs == 0
     assert counts.uncounted == {"fft_r2c": 1, "cdist_forward": 2}
     assert counts.by_operator["cdist_forward"].calls == 2
+
+
+def test_attention_with_a_function_of_scores_is_counted_by_its_parts():
+    from torch.nn.attention.flex_attention import flex_attention
+
+    found = count(Call(lambda m, x: flex_attention(x, x, x)), (1, 2, 128, 16))
+    assert (found.macs, found.output) == (2 * 128 * 128 * 16 * 2, (1, 2, 128, 16))
+    assert not found.uncounted
 
 
 def test_inputs_and_outputs_keep_their_structure():
@@ -606,3 +615,10 @@ def test_wrong_use():
         count(nn.Conv2d(3, 4, 1), X)
     with pytest.raises(TypeError, match="positional argument"):
         count(nn.Conv2d(4, 4, 1), X, X)
+
+
+@pytest.mark.parametrize(("given", "example"), [([1, 3, 8, 8], "(1, 3, 8, 8)"), ((), "(1, 3, 224, 224)")])
+def test_a_shape_is_a_tuple_of_sizes(given, example):
+    with pytest.raises(ValueError, match=f"is a tuple of sizes, got .*such as {re.escape(example)}"):
+        count(nn.Conv2d(3, 4, 3), given)
+    assert count(Call(lambda m, x, sizes: F.interpolate(x, sizes)), (1, 3, 8, 8), [4, 4]).output == (1, 3, 4, 4)

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 import convsmith as cs
 from convsmith.measure import receptive_field
+from convsmith.measure.forms import tensors_in
+from convsmith.measure.reach.mode import Reach
 from tests.measure.untouched import state
 
 SIZE = (11, 13)
@@ -351,6 +353,47 @@ def test_a_fixed_input_size_leaves_sizes_unknown_behind_it():
     assert (field.path, field.size) == ("conv", (3, 3))
     last = receptive_field(Fixed(), (1, 3, 16, 16), at="last")
     assert (last.size, last.extent(8, 8)) == (None, ((6, 10), (6, 10)))
+    assert last.reason == "the network takes no larger input"
+
+
+class Attending(nn.Module):
+    """A 3 x 3 convolution, and self-attention over all places behind it."""
+
+    def __init__(self, *, layer=False):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.layer = nn.MultiheadAttention(8, 2, batch_first=True) if layer else None
+
+    def forward(self, x):
+        y = self.conv(x)
+        z = y.flatten(2).transpose(1, 2)
+        z = self.layer(z, z, z)[0] if self.layer else (z @ z.transpose(1, 2)).softmax(-1) @ z
+        return z.transpose(1, 2).reshape(y.shape)
+
+
+@pytest.mark.parametrize("layer", [False, True])
+def test_attention_behind_the_last_map_with_a_size_is_told(layer):
+    field = receptive_field(Attending(layer=layer), (1, 3, 12, 12))
+    assert (field.path, field.size, field.sees_everything, field.reason) == ("conv", (3, 3), False, "")
+    assert field.whole_behind == ("layer" if layer else "")
+    root = field.by_module[""]
+    assert (root.size, root.sees_everything) == (None, True)
+    assert "too much memory" in root.reason
+    assert receptive_field(Attending(), (1, 3, 12, 12), at="").whole_behind is None
+    pooled = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    assert receptive_field(pooled, (1, 3, 12, 12)).whole_behind is None
+
+
+def test_the_weights_of_attention_are_not_computed_for_large_inputs(monkeypatch):
+    sizes, new = [], Reach._new
+
+    def noted(self, func, result):
+        sizes.extend(each.numel() for each in tensors_in((result,)) if self.local)
+        return new(self, func, result)
+
+    monkeypatch.setattr(Reach, "_new", noted)
+    receptive_field(Attending(), (1, 3, 12, 12))
+    assert max(sizes) <= 1 << 24  # of 8192 pixels it would be 2 * 8192 ** 2
 
 
 # What is assumed is told

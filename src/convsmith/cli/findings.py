@@ -18,7 +18,8 @@ OPTIONAL = (">time in eager", ">edited latency", ">MACs", ">memory")
 
 
 def print_findings(found: Sequence[Finding], *, title: str) -> None:
-    """A row for each, without the columns in which nothing stands."""
+    """A row for each that is no note, without the columns in which nothing stands."""
+    found = [finding for finding in found if not finding.is_note]
     rows = [(f.rule, _where(f.where), _figure(f), _share(f.time_share), *_gains(f), f.edit) for f in found]
     filled = [i for i, name in enumerate(COLUMNS) if name not in OPTIONAL or any(row[i] for row in rows)]
     print_table([COLUMNS[i] for i in filled], ([row[i] for i in filled] for row in rows), title=title)

@@ -46,6 +46,7 @@ def receptive_field(
     shown = {path: own for path, own in found.by_module.items() if path and _is_shown(path, subject.architecture)}
     document: dict[str, Any] = {
         **{"name": subject.name, "input_size": found.input_size, "path": found.path, **_numbers(found)},
+        "whole_behind": found.whole_behind,
         "assumptions": dict(found.assumptions),
         "by_module": {path: _numbers(own) for path, own in shown.items()},
     }
@@ -60,6 +61,10 @@ def receptive_field(
         ((path, *_cells(own)) for path, own in rows.items()),
         title=f"{subject.name}, input {' × '.join(map(str, found.input_size))}",
     )
+    if found.size is None and not found.sees_everything:
+        say(f"the field of {found.path or 'the output'} is unknown: {found.reason}")
+    if found.whole_behind is not None:
+        say(f"behind it {found.whole_behind or 'the output'} sees the whole input")
     if found.effective is not None:
         size = " × ".join(map(str, found.effective.size))
         say(f"{100 * share:g} % of the gradient of {found.path}'s middle value lies within {size} pixels")
@@ -73,7 +78,7 @@ def _is_shown(path: str, architecture: object) -> bool:
 
 
 def _numbers(field: Field) -> dict[str, Any]:
-    keys = ("map_size", "size", "stride", "start", "sees_everything", "sees_whole")
+    keys = ("map_size", "size", "stride", "start", "sees_everything", "sees_whole", "reason")
     return {key: getattr(field, key) for key in keys}
 
 

@@ -21,7 +21,7 @@ from convsmith.deploy.snapshot import module_of
 from convsmith.measure.observe import Event, ForReal, Span, module_calls, shapes_of
 from convsmith.measure.on_meta import OnMeta
 from convsmith.measure.operators import Cost
-from convsmith.measure.untouched import attention_in_parts, left_as_it_was, twin
+from convsmith.measure.untouched import attention_in_parts, left_as_it_was, twin, uncompiled_attention
 
 Input = Any
 """A shape (tuple of integers), a tensor, or a tuple, list or dict of inputs; any other value is passed as it is."""
@@ -107,7 +107,8 @@ def count(module: nn.Module, *inputs: Input) -> Counts:
             list or dict of these. A shape stands for a tensor of the dtype of the first floating-point parameter.
 
     Raises:
-        ValueError: A shape has a negative size, or the module has parameters that only its first forward pass makes.
+        ValueError: A shape has a negative size, the first one is a list or empty, or the module has parameters that
+            only its first forward pass makes.
     """
     return either_way(module_of(module), inputs, _observe)
 
@@ -118,6 +119,7 @@ def either_way(module: nn.Module, inputs: Sequence[Input], observe: Observe[T]) 
     Both leave the module as it was. `observe` is given the module that runs, what is passed to it, and how it runs; it
     may be called twice.
     """
+    _check_first(inputs)
     parts = list(module.modules())
     held = [tensor for part in parts for tensor in (*part._parameters.values(), *part._buffers.values())]
     tensors = [tensor for tensor in held if tensor is not None]
@@ -125,7 +127,7 @@ def either_way(module: nn.Module, inputs: Sequence[Input], observe: Observe[T]) 
         raise ValueError("only a module that has all its parameters is counted, got a lazy one; call it once on data")
     like = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
     try:
-        with no_garbage_collection(), left_as_it_was(parts), torch.inference_mode():
+        with no_garbage_collection(), left_as_it_was(parts), uncompiled_attention(), torch.inference_mode():
             return observe(module, _materialise(inputs, like, _without_memory), "meta")
     except Exception as error:
         failure = error
@@ -134,7 +136,8 @@ def either_way(module: nn.Module, inputs: Sequence[Input], observe: Observe[T]) 
     except Exception:
         raise failure from None
     gpus = sorted({tensor.get_device() for tensor in tensors if tensor.is_cuda})
-    with left_as_it_was([]), torch.random.fork_rng(gpus), torch.no_grad(), attention_in_parts():
+    whole = attention_in_parts(), uncompiled_attention()
+    with left_as_it_was([]), torch.random.fork_rng(gpus), torch.no_grad(), whole[0], whole[1]:
         return observe(copied, _materialise(inputs, like, _with_memory), "run")
 
 
@@ -214,6 +217,15 @@ def _by_operator(events: Sequence[Event]) -> tuple[dict[str, OperatorCounts], di
         if not cost.known:
             uncounted[cost.operator] += times
     return by_operator, dict(uncounted)
+
+
+def _check_first(inputs: Sequence[Any]) -> None:
+    """ValueError for a list of sizes in the place of the input's shape, and for a shape without any."""
+    first = inputs[0] if inputs else None
+    sizes = isinstance(first, (list, tuple)) and all(type(size) is int for size in first)
+    if sizes and not (first and isinstance(first, tuple)):
+        example = tuple(first) if first else (1, 3, 224, 224)
+        raise ValueError(f"the shape of an input is a tuple of sizes, got {first}; give it as one such as {example}")
 
 
 Make = Callable[[Tensor | tuple[int, ...], Tensor], Tensor]

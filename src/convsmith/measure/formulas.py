@@ -131,7 +131,7 @@ MAC_FREE_BY_KIND = {
     "new tensors": """arange empty empty_like empty_permuted empty_strided eye fill full full_like hann_window linspace
         new_empty new_empty_strided new_full new_ones new_zeros ones ones_like scalar_tensor tril_indices triu_indices
         zero zeros zeros_like""",
-    "checks": """assert_async assert_scalar assert_tensor_metadata functional_assert_async is_same_size
+    "checks and marks": """assert_async assert_scalar assert_tensor_metadata detach functional_assert_async is_same_size
         profiler::_record_function_enter_new profiler::_record_function_exit""",
     "random numbers": """bernoulli exponential multinomial normal rand rand_like randint randint_like randn randn_like
         randperm uniform""",

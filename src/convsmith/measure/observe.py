@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch._C import DispatchKey
+from torch._ops import HigherOrderOperator
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -37,9 +39,16 @@ class Span(NamedTuple):
 class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A mode that sees every operator below autograd; `events` are those it met."""
 
+    supports_higher_order_operators = True
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.events: list[Event] = []
+
+    def in_plain_operators(self, func: HigherOrderOperator, args: Any, kwargs: Any) -> Any:
+        """The answer of an operator on functions, `flex_attention` say, from the plain ones that it consists of."""
+        with self:
+            return func.py_kernels[DispatchKey.CompositeExplicitAutograd](*args, **kwargs or {})
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -50,6 +59,8 @@ class ForReal(Observer):  # type: ignore[no-untyped-call]
     """Lets every operator run and notes its cost."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if isinstance(func, HigherOrderOperator):
+            return self.in_plain_operators(func, args, kwargs)
         operator = operator_of(func)
         if operator.composite:
             with self:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._ops import HigherOrderOperator
 
 from convsmith.measure.forms import map_tensors, result_form, tensors_in
 from convsmith.measure.observe import Event, Observer
@@ -50,6 +51,8 @@ class OnMeta(Observer):  # type: ignore[no-untyped-call]
         self._values_used = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if isinstance(func, HigherOrderOperator):
+            return self.in_plain_operators(func, args, kwargs)
         operator = operator_of(func)
         if operator.view:
             return func(*args, **kwargs or {})

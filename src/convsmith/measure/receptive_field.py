@@ -45,6 +45,7 @@ class Field:
             out.
         sees_whole: Whether each value depends on every row, and on every column, of the input besides, however few of
             the other: of the columns alone where something is averaged along rows.
+        reason: Why `size` is None; "" where it is not.
     """
 
     map_size: tuple[int, int]
@@ -53,6 +54,7 @@ class Field:
     start: Pair | None
     sees_everything: bool
     sees_whole: tuple[bool, bool]
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,9 @@ class ReceptiveField(Field):
         path: The module whose output the map is, as in `named_modules`.
         input_size: Height and width of the input.
         by_module: The field behind each module that returns a map, in the order of their calls.
+        whole_behind: Path of the first map, or sequence (N, L, C), behind this one that has no field of its own and
+            sees the whole input with each of its values, as attention does; None where there is none. A map of one
+            value, as of global pooling, does not count.
         assumptions: What was assumed, by operator: that one reads its regular grid, or all there is.
         effective: The effective field, where it was asked for.
     """
@@ -70,6 +75,7 @@ class ReceptiveField(Field):
     path: str
     input_size: tuple[int, int]
     by_module: Mapping[str, Field]
+    whole_behind: str | None
     assumptions: Mapping[str, str]
     effective: EffectiveField | None
     _extents: Tensor = field(repr=False, compare=False)
@@ -111,13 +117,13 @@ def receptive_field(
     size = (input_shape[2], input_shape[3])
     with in_eval_mode(module), fitted(module, input_shape):
         try:
-            extents, assumptions = exact_extents(module, input_shape)
+            extents, wholes, assumptions = exact_extents(module, input_shape)
         except FAILURES as error:
             if not _takes(module, input_shape):
                 raise
             raise _unfollowed(module, input_shape, error) from error
-        rows, columns = unclipped_lines(module, input_shape)
-        fields = {path: _field(extents[path], size, rows.get(path), columns.get(path)) for path in extents}
+        rows, columns = unclipped_lines(module, input_shape, extents)
+        fields = {path: _field(extents[path], size, rows[path], columns[path]) for path in extents}
         path = _checked_path(at, fields)
         found = fields[path]
         effect = effective_field(module, input_shape, path, share=share) if effective else None
@@ -128,9 +134,11 @@ def receptive_field(
         start=found.start,
         sees_everything=found.sees_everything,
         sees_whole=found.sees_whole,
+        reason=found.reason,
         path=path,
         input_size=size,
         by_module=fields,
+        whole_behind=_whole_behind(path, wholes, fields),
         assumptions=assumptions,
         effective=effect,
         _extents=extents[path],
@@ -186,14 +194,22 @@ def _checked_path(at: str | None, fields: Mapping[str, Field]) -> str:
     return at if at is not None else (sized or large or list(fields))[-1]
 
 
-def _field(extents: Rows, size: tuple[int, int], rows: Lines | None, columns: Lines | None) -> Field:
+def _whole_behind(path: str, wholes: Mapping[str, bool], fields: Mapping[str, Field]) -> str | None:
+    later = list(wholes)
+    later = later[later.index(path) + 1 :]
+    return next((own for own in later if wholes[own] and (own not in fields or fields[own].size is None)), None)
+
+
+def _field(extents: Rows, size: tuple[int, int], rows: Lines | str, columns: Lines | str) -> Field:
     """One map's field from its exact extents (4, h, w) and its lines in larger inputs."""
     map_size = (extents.shape[1], extents.shape[2])
     last = torch.tensor([size[0] - 1, size[1] - 1]).view(2, 1, 1)
     seen = (extents[:2] <= 0) & (extents[2:] >= last)
     whole = bool(seen[0].all()), bool(seen[1].all())
-    if rows is None or columns is None:
-        return Field(map_size, None, None, None, all(whole), whole)
+    if isinstance(rows, str):
+        return Field(map_size, None, None, None, all(whole), whole, rows)
+    if isinstance(columns, str):
+        return Field(map_size, None, None, None, all(whole), whole, columns)
     # Otherwise what each value sees of the whole is more than its own field: that of a corner ends inside.
     reaches = [
         line.start + line.size >= side and line.start + line.stride * (count - 1) <= 0
@@ -206,4 +222,5 @@ def _field(extents: Rows, size: tuple[int, int], rows: Lines | None, columns: Li
         (rows.start, columns.start),
         all(whole) and not all(reaches),
         (whole[0] and not reaches[0], whole[1] and not reaches[1]),
+        "",
     )

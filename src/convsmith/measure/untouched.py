@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import sys
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -64,6 +65,22 @@ def attention_in_parts() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextmanager
+def uncompiled_attention() -> Iterator[None]:
+    """With `flex_attention` as it is written: it compiles itself, which no dispatch mode follows."""
+    module = sys.modules.get("torch.nn.attention.flex_attention")
+    switch = "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG"
+    if module is None or not hasattr(module, switch):
+        yield
+        return
+    before = getattr(module, switch)
+    setattr(module, switch, True)
+    try:
+        yield
+    finally:
+        setattr(module, switch, before)
 
 
 @contextmanager

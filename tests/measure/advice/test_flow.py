@@ -308,3 +308,51 @@ def test_the_field_of_an_early_map_says_nothing_of_later_ones():
     later = Calls(attended, last=pointwise())
     assert "receptive field" in findings(nn.Sequential(pointwise(), nn.ReLU()))
     assert "receptive field" not in findings(nn.Sequential(pointwise(), later))
+
+
+class Tokens(nn.Module):
+    """Patches, attention between them, and the mean of all."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 8, 8)
+        self.norm = nn.LayerNorm(16)
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = self.norm(self.patches(x).flatten(2).transpose(1, 2))
+        return self.head(self.attention(x, x, x)[0].mean(1))
+
+
+def test_a_transformer_needs_no_field_no_gates_and_no_batch_norm():
+    rules = {finding.rule for finding in advise(Tokens(), input_shape=(1, 3, 32, 24), timed=False)}
+    assert not rules & {"receptive field", "attention", "norm"}
+
+
+def test_layer_norms_over_the_maps_of_convolutions_are_judged():
+    def normed(self, x):
+        return self.norm(x.movedim(1, -1)).movedim(-1, 1)
+
+    assert "norm" in findings(nn.Sequential(pointwise(), Calls(normed, norm=nn.LayerNorm(8))))
+
+
+def test_a_softmax_behind_the_last_product_is_no_attention():
+    assert "attention" in findings(nn.Sequential(pointwise(), nn.Flatten(), nn.Softmax(-1), nn.Linear(8 * 16 * 16, 4)))
+
+
+def test_an_input_that_is_no_image_has_no_field_to_judge():
+    network = nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU())
+    found = advise(network, input_shape=(2, 3, 16), timed=False)
+    assert "receptive field" not in {finding.rule for finding in found}
+
+
+def test_a_field_that_is_not_found_is_a_note():
+    def decides(self, x):
+        return self.last(x) if x.mean() > 0 else x
+
+    found = advise(nn.Sequential(Calls(decides, last=nn.Conv2d(3, 3, 1))), input_shape=(1, 3, 16, 16), timed=False)
+    (note,) = (finding for finding in found if finding.rule == "receptive field")
+    assert note.is_note
+    assert note.reason.startswith("not judged")
+    assert not any(finding.is_note for finding in found if finding is not note)

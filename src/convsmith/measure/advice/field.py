@@ -8,7 +8,7 @@ from convsmith.arch import Architecture, BlockSpec, registered, spec
 from convsmith.measure.advice.case import Case, fits
 from convsmith.measure.advice.edits import changed
 from convsmith.measure.advice.finding import LECTURE, LOCALISATION, Finding
-from convsmith.measure.receptive_field import Field, ReceptiveField, receptive_field
+from convsmith.measure.receptive_field import ReceptiveField, receptive_field
 from convsmith.network.shapes import Shape
 
 SMALL = 64  # sizes of fields do not depend on the input; a small one is quick
@@ -19,14 +19,16 @@ def field_size(case: Case) -> Iterator[Finding]:
 
     To classify, the middle value must see the whole input. To locate, the value at a corner must, as every place is
     judged with what is around it: the field is as large as the input on each side of its middle. Nothing is said of a
-    network in which later maps have no field of their own, as behind attention.
+    network in which something behind that map sees everything, as behind attention, nor of inputs that are no images.
     """
+    if len(case.input_shape) != 4:
+        return
     try:
         field = _field(case, case.architecture)
     except ValueError as error:
-        yield Finding("receptive field", (), None, "", f"it could not be found: {error}", "")
+        yield Finding("receptive field", (), None, "", f"not judged, as it could not be found: {error}", "")
         return
-    if field is None or field.size is None or _is_left_behind(field):
+    if field.size is None or field.whole_behind is not None:
         return
     sides = case.input_shape[2:]
     factor = 2 if case.task in LOCALISATION else 1
@@ -36,7 +38,7 @@ def field_size(case: Case) -> Iterator[Finding]:
     what = "each value" if factor == 2 else "the middle value"
     yield Finding(
         rule="receptive field",
-        where=(getattr(field, "path", ""),),
+        where=(field.path,),
         value=min(field.size),
         unit="pixels",
         reason=f"for {case.task} {what} of the last map should see the input of {' x '.join(map(str, sides))}, which "
@@ -47,18 +49,7 @@ def field_size(case: Case) -> Iterator[Finding]:
     )
 
 
-def _is_left_behind(field: Field) -> bool:
-    """Whether the last map with a field of its own has maps behind it that see everything instead."""
-    if not isinstance(field, ReceptiveField):
-        return False
-    later = list(field.by_module)
-    return any(
-        max(field.by_module[path].map_size) > 1 and field.by_module[path].sees_everything
-        for path in later[later.index(field.path) + 1 :]
-    )
-
-
-def _field(case: Case, architecture: Architecture | None) -> Field | None:
+def _field(case: Case, architecture: Architecture | None) -> ReceptiveField:
     if architecture is None:
         return receptive_field(case.network, case.input_shape)
     small: Shape = (1, case.input_shape[1], *(min(SMALL, side) for side in case.input_shape[2:]))
@@ -82,7 +73,7 @@ def _larger(case: Case, needed: tuple[int, ...]) -> Architecture | None:
             continue
         last = edited
         field = _field(case, edited)
-        if field is not None and field.size is not None and min(field.size) >= max(needed):
+        if field.size is not None and min(field.size) >= max(needed):
             return edited
     return last
 

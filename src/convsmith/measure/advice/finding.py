@@ -69,3 +69,8 @@ class Finding:
     architecture: Architecture | None = None
     gain: Gain | None = None
     time_share: float | None = None
+
+    @property
+    def is_note(self) -> bool:
+        """Whether there is nothing to change, only something to know: why a rule was not judged."""
+        return self.value is None and not self.edit

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from convsmith.measure.count import Method, either_way
@@ -166,7 +167,7 @@ class _FollowedForReal(ForReal):  # type: ignore[no-untyped-call]
 
 def _noted(mode: _FollowedOnMeta | _FollowedForReal, call: Any, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
     notes, start = mode.notes, len(mode.events)
-    if notes.inside:
+    if notes.inside or isinstance(func, HigherOrderOperator):
         return call(func, types, args, kwargs)
     notes.inside = True
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from convsmith.measure.advice.flow import Operation, longest
+from convsmith.measure.advice.flow import PRODUCTS, Operation, longest
 
 JOINING = frozenset(("add", "sub", "addcmul", "addcdiv", "lerp", "cat", "stack"))
 POOLING = frozenset(("mean", "sum", "amax", "amin", "max", "std", "var", "linalg_vector_norm", "logsumexp"))
@@ -54,6 +54,21 @@ def gates_in(flow: Sequence[Operation]) -> dict[int, int]:
             if is_narrow or is_later:
                 found[i] = made
     return found
+
+
+def weighs_by_products(flow: Sequence[Operation]) -> bool:
+    """Whether there is attention between positions, or channels: a product of maps whose factor is a softmax."""
+    weights: set[int] = set()
+    for i, operation in enumerate(flow):
+        if operation.name.startswith("scaled_dot_product"):
+            return True
+        reads_weights = not weights.isdisjoint(operation.reads)
+        if reads_weights and operation.name in PRODUCTS and len(operation.reads) > 1:
+            return True
+        handed = reads_weights and not operation.is_layer and not is_pooling(operation)
+        if operation.name.endswith("softmax") or handed:
+            weights.add(i)
+    return False
 
 
 def longest_chain(flow: Sequence[Operation]) -> tuple[int, frozenset[int]]:

@@ -10,6 +10,7 @@ from torch import nn
 from convsmith.arch import Architecture, BlockSpec, spec
 from convsmith.measure.advice.case import Case, fits
 from convsmith.measure.advice.finding import LECTURE, Finding, Task
+from convsmith.measure.advice.joins import weighs_by_products
 from convsmith.nn import (
     BatchNorm,
     BatchRenorm,
@@ -87,7 +88,11 @@ def choose_norm(*, task: Task, batch_per_device: int, devices: int) -> NormChoic
 def norm(case: Case) -> Iterator[Finding]:
     """The norms that another one should replace, and gradient normalisation where it is called for."""
     choice = choose_norm(task=case.task, batch_per_device=case.batch_per_device, devices=case.devices)
-    wrong = [path for path, kind in norms_of(case.network).items() if kind not in choice.best]
+    wrong = [
+        path
+        for path, kind in norms_of(case.network).items()
+        if kind not in choice.best and not _is_over_tokens(case, path)
+    ]
     if wrong:
         names = sorted({norms_of(case.network)[path] for path in wrong})
         edited = _swapped(case, choice.best)
@@ -121,6 +126,20 @@ def norms_of(network: nn.Module) -> dict[str, str]:
         if kind is not None and not any(path.startswith(f"{outer}.") for outer in found):
             found[path] = kind
     return found
+
+
+def _is_over_tokens(case: Case, path: str) -> bool:
+    """Whether a layer norm is over vectors that are no map's (N, C, H, W): batch norm has no place there.
+
+    Those of maps (N, H, W, C) are vectors too where attention reads them; a convolutional network's own are of maps.
+    """
+    layer = case.network.get_submodule(path)
+    if not isinstance(layer, nn.LayerNorm) or path not in case.cost.by_module:
+        return False
+    shape = case.cost.by_module[path].output
+    if not isinstance(shape, tuple) or len(shape) != 4:
+        return shape is not None
+    return shape[1] != layer.normalized_shape[0] and weighs_by_products(case.flow)
 
 
 def _swapped(case: Case, names: tuple[str, ...]) -> Architecture | None:

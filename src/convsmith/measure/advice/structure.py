@@ -11,7 +11,7 @@ from convsmith.arch import Architecture, BlockSpec, spec
 from convsmith.measure.advice.case import Case, fits
 from convsmith.measure.advice.edits import changed
 from convsmith.measure.advice.finding import LECTURE, Finding
-from convsmith.measure.advice.joins import gates_in, longest_chain
+from convsmith.measure.advice.joins import gates_in, longest_chain, weighs_by_products
 from convsmith.network import output_shapes
 from convsmith.network.build import Maps, last_map, run_blocks
 from convsmith.nn import ChannelShuffle, InvertedResidual, SqueezeExcite, has_full_channel_receptive_field
@@ -49,8 +49,8 @@ def shortcuts(case: Case) -> Iterator[Finding]:
 
 
 def attention(case: Case) -> Iterator[Finding]:
-    """No squeeze-and-excitation, nor anything else that multiplies a map by a gate made from it."""
-    if not case.convolutions or gates_in(case.flow):
+    """No squeeze-and-excitation, nor anything else that multiplies a map by weights made from it."""
+    if not case.convolutions or gates_in(case.flow) or weighs_by_products(case.flow):
         return
     yield Finding(
         rule="attention",

@@ -32,7 +32,7 @@ _OF_KIND: dict[str, Category] = {  # the kinds of `formulas.MAC_FREE_BY_KIND`
     "look-ups": "data",
     "order": "other",
     "new tensors": "data",
-    "checks": "other",
+    "checks and marks": "other",
     "random numbers": "other",
 }
 

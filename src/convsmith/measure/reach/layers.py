@@ -31,6 +31,7 @@ def matrices(reach: Reach, func: Any, named: Arguments) -> Any:
     b = named.get("mat2", named.get("batch2", named.get("vec", named.get("tensor"))))
     vector, row = b.dim() == 1, a.dim() == 1
     a, b = a[None] if row else a, b[:, None] if vector else b
+    reach.check_size((*a.shape[:-1], b.shape[-1]))
     result = torch.minimum(_left(reach, a, b), _left(reach, b.mT, a.mT).mT)
     result = result.squeeze(-1) if vector else result
     result = result.squeeze(-1 if vector and row else 0) if row else result

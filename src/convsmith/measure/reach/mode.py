@@ -25,11 +25,16 @@ from convsmith.measure.formulas import POINTWISE_WITHOUT_TAG, operator_name
 
 Rule = Callable[..., Any]
 NOTHING, EVERYTHING = math.inf, -math.inf
+LIMIT, LEAST_LIMIT = 1024, 1 << 22  # elements for each of the input, and those that are always computed
 NO_RULE = "has no rule: what it returns is taken to depend on the whole input"
 
 
 class ReadsValuesError(ValueError):
     """The forward pass asks for a value of a map, which this pass does not have."""
+
+
+class TooLargeError(ValueError):
+    """A value of a local pass that has far more elements than the input, as the weights of attention have."""
 
 
 class Reach(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -48,6 +53,7 @@ class Reach(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.local = local
         self.assumptions: dict[str, str] = {}
         self._reached = {_storage(numbers)}
+        self._most = max(LEAST_LIMIT, LIMIT * numbers.numel()) if local else math.inf
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -78,6 +84,11 @@ class Reach(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return value
         return torch.full((), NOTHING, device=value.device if not value.is_meta else "cpu").expand(value.shape)
 
+    def check_size(self, shape: Sequence[int]) -> None:
+        """TooLargeError for a value that a local pass does not compute."""
+        if math.prod(shape) > self._most:
+            raise TooLargeError(f"a value of shape {tuple(shape)} is too large for a field that needs no border")
+
     def assume(self, name: str, what: str) -> None:
         """Note what is assumed of an operator."""
         self.assumptions[name] = what
@@ -106,6 +117,8 @@ class Reach(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _new(self, func: Any, result: Any) -> Any:
         result = map_tensors(result, Tensor.contiguous)  # not the same memory under two indices
         results = list(tensors_in((result,)))
+        for each in results:
+            self.check_size(each.shape)
         self._reached.update(map(_storage, results))
         missing = len(func._schema.returns) - 1
         if missing > 0 and isinstance(result, Tensor):  # values that serve the backward pass, or indices of them
@@ -141,13 +154,13 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def maps_in(output: Any) -> Iterator[Tensor]:
-    """All maps (N, C, H, W) among what a module returned."""
+def maps_in(output: Any, axes: int = 4) -> Iterator[Tensor]:
+    """All maps (N, C, H, W), or other tensors of so many axes, among what a module returned."""
     if isinstance(output, Mapping):
         output = list(output.values())
     if isinstance(output, Tensor):
-        if output.dim() == 4:
+        if output.dim() == axes:
             yield output
     elif isinstance(output, (list, tuple)):
         for item in output:
-            yield from maps_in(item)
+            yield from maps_in(item, axes)
