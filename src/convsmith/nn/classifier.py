@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from convsmith.arch import block
+from convsmith.nn.channels import check_positive
 
 
 @block("classifier")
@@ -13,8 +14,7 @@ class Classifier(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int, *, dropout: float = 0.0, bias: bool = True):
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be positive, got {num_classes}")
+        check_positive(num_classes=num_classes)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.linear = nn.Linear(in_channels, num_classes, bias=bias)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.arch import Architecture, BlockSpec, block, spec
-from convsmith.nn.channels import inner_channels
+from convsmith.nn.channels import check_positive, inner_channels
 from convsmith.nn.condensed_conv import CondensedConv2d
 from convsmith.nn.dense import NormActConv
 from convsmith.nn.learned_group import LearnedGroupConv2d
@@ -74,8 +74,7 @@ class CondenseClassifier(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int, *, condensation: int = 2, condensed: bool = False):
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be positive, got {num_classes}")
+        check_positive(num_classes=num_classes)
         self.pool = nn.AdaptiveAvgPool2d(1)
         layer = CondensedConv2d if condensed else LearnedGroupConv2d
         self.linear = layer(in_channels, num_classes, groups=1, condensation=condensation, norm=None, act="identity")

@@ -8,9 +8,8 @@ from torch import Tensor, fx, nn
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.channels import check_divisible
 from convsmith.nn.dense import NormActConv
-from convsmith.nn.native import is_transformed
+from convsmith.nn.memory_format import keeps_channels_last
 from convsmith.nn.norm import BATCH_NORM
-from convsmith.nn.shift_forms import is_channels_last
 from convsmith.nn.shuffle import ChannelShuffle
 
 
@@ -53,6 +52,6 @@ class CondensedConv2d(NormActConv):
 @fx.wrap  # one node of a traced graph: it branches on the memory format
 def _select(x: Tensor, index: Tensor) -> Tensor:
     """The channels that the index names; torch's own form loses the channels-last format."""
-    if torch.compiler.is_compiling() or is_transformed() or not is_channels_last(x):
-        return x.index_select(1, index)
-    return x.permute(0, 2, 3, 1).index_select(3, index).permute(0, 3, 1, 2)
+    if keeps_channels_last(x):
+        return x.permute(0, 2, 3, 1).index_select(3, index).permute(0, 3, 1, 2)
+    return x.index_select(1, index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from convsmith.arch import BlockSpec, block
+from convsmith.nn.channels import check_positive
 from convsmith.nn.conv import ConvNormAct
 
 
@@ -18,8 +19,7 @@ class ConvClassifier(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int, *, dropout: float = 0.0, act: str | BlockSpec = "identity"):
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be positive, got {num_classes}")
+        check_positive(num_classes=num_classes)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.conv = ConvNormAct(in_channels, num_classes, kernel_size=1, norm=None, act=act)
         self.pool = nn.AdaptiveAvgPool2d(1)

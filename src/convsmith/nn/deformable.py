@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from convsmith.arch import BlockSpec, block
 from convsmith.nn.act import build_act
 from convsmith.nn.channels import check_divisible, check_odd_kernel, check_positive
+from convsmith.nn.memory_format import keeps_channels_last
 from convsmith.nn.norm import BATCH_NORM, build_norm
 from convsmith.nn.residual import Bottleneck
-from convsmith.nn.shift_forms import keeps_channels_last
 
 
 class OffsetConv2d(nn.Module):

@@ -76,9 +76,7 @@ class AuxClassifier(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be positive, got {num_classes}")
-        check_positive(hidden_channels=hidden_channels)
+        check_positive(num_classes=num_classes, hidden_channels=hidden_channels)
         self.pool = EqualAvgPool(grid) if windows == "equal" else nn.AdaptiveAvgPool2d(grid)
         self.conv = ConvNormAct(in_channels, channels, kernel_size=1, norm=norm, act=act)
         self.hidden = nn.Linear(channels * grid**2, hidden_channels)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convsmith.arch import BlockSpec, block
+from convsmith.nn.channels import check_positive
 from convsmith.nn.conv import ConvNormAct
 from convsmith.nn.norm import BATCH_NORM
 
@@ -29,8 +30,7 @@ class ConvAuxClassifier(nn.Module):
         act: str | BlockSpec = "relu",
     ):
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be positive, got {num_classes}")
+        check_positive(num_classes=num_classes)
         self.reduce = ConvNormAct(in_channels, channels, kernel_size=1, norm=norm, act=act)
         self.conv = ConvNormAct(channels, hidden_channels, kernel_size=5, padding=0, norm=norm, act=act)
         self.linear = nn.Linear(hidden_channels, num_classes)
@@ -60,8 +60,7 @@ class EmbeddingClassifier(nn.Module):
         norm: BlockSpec | None = BATCH_NORM,
     ):
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be positive, got {num_classes}")
+        check_positive(num_classes=num_classes)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.embedding = ConvNormAct(in_channels, channels, kernel_size=1, norm=norm, act="identity")

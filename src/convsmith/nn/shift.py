@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from convsmith.arch import block
 from convsmith.nn import native
 from convsmith.nn.channels import check_odd_kernel
+from convsmith.nn.memory_format import is_channels_last
 from convsmith.nn.shift_copy import FEW_ELEMENTS, by_copying
 from convsmith.nn.shift_cpu import by_operator, in_graph, is_in_graph
-from convsmith.nn.shift_forms import Moves, Run, by_padding, is_channels_last, run_differentiably
+from convsmith.nn.shift_forms import Moves, Run, by_padding, run_differentiably
 from convsmith.nn.unsaved import Unsaved
 
 # Neighbouring channels that are worth a copy of their own; oneDNN moves fewer in less time.

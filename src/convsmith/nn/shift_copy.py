@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from convsmith.nn.shift_forms import Moves, by_padding, is_channels_last
+from convsmith.nn.memory_format import is_channels_last
+from convsmith.nn.shift_forms import Moves, by_padding
 from convsmith.nn.shift_masked import by_masking, is_masked
 
 # Up to so many elements one more copy of them takes less time than the calls of operators that it saves.

@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from convsmith.nn.memory_format import is_channels_last
 from convsmith.nn.native import is_batched
-from convsmith.nn.shift_forms import Moved, Moves, is_channels_last
+from convsmith.nn.shift_forms import Moved, Moves
 
 torch.library.define(
     "convsmith::shift",

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convsmith.nn.native import is_batched, is_transformed
+from convsmith.nn.memory_format import is_channels_last
+from convsmith.nn.native import is_batched
 
 
 class Moves(NamedTuple):
@@ -74,16 +75,6 @@ def run_differentiably(x: Tensor, run: Run, moves: Moves) -> Tensor:
         return run(x, moves)
     moved = Moved if torch.compiler.is_compiling() else MovedForward
     return moved.apply(x, run, moves)
-
-
-def is_channels_last(x: Tensor) -> bool:
-    """Whether the channels of a pixel are neighbours in memory, and the pixels of a channel are not."""
-    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-
-
-def keeps_channels_last(x: Tensor) -> bool:
-    """Whether an eager pass gives back maps as channels-last as `x` is; a compiler chooses the layout itself."""
-    return not (torch.compiler.is_compiling() or is_transformed()) and is_channels_last(x)
 
 
 def by_padding(x: Tensor, moves: Moves, *, channels_last: bool = False) -> Tensor:

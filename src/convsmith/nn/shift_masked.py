@@ -11,8 +11,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from convsmith.nn.memory_format import is_channels_last
 from convsmith.nn.native import is_followed
-from convsmith.nn.shift_forms import Moves, is_channels_last
+from convsmith.nn.shift_forms import Moves
 
 # Up to so many elements one more copy of them takes less time than the operators that do without it.
 FEW_ELEMENTS = 2**18

@@ -14,7 +14,8 @@ import triton.language as tl  # type: ignore[import-untyped, import-not-found, u
 from torch import Tensor
 
 from convsmith.nn import shift_cpu  # noqa: F401  (defines the operator)
-from convsmith.nn.shift_forms import Moves, is_channels_last
+from convsmith.nn.memory_format import is_channels_last
+from convsmith.nn.shift_forms import Moves
 
 # Elements of a tile, the best of a dozen on an H100: planes and their positions in rows, of small planes and of others;
 # pixels down and across, and channels, in channels-last maps.

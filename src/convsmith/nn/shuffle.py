@@ -14,9 +14,9 @@ from convsmith.nn import native
 from convsmith.nn.act import build_act
 from convsmith.nn.channels import check_divisible, check_odd_kernel, inner_channels
 from convsmith.nn.conv import ConvNormAct, DepthwiseSeparable
+from convsmith.nn.memory_format import keeps_channels_last
 from convsmith.nn.norm import BATCH_NORM
 from convsmith.nn.pool import AvgPool
-from convsmith.nn.shift_forms import is_channels_last
 from convsmith.nn.shuffle_cpu import by_operator
 
 # For so few rows torch's channels-last kernel on the CPU, which transposes small matrices, takes up to 50 copies' time
@@ -56,8 +56,7 @@ def shuffle_channels(x: Tensor, groups: int, channels: int | None = None) -> Ten
         raise ValueError(f"a shuffle of {channels} channels takes (N, {channels}, H, W), got {tuple(x.shape)}")
     if not compiled and x.is_cpu and native.is_plain_call(x):
         return by_operator(x, groups)
-    last = not (compiled or native.is_transformed()) and is_channels_last(x)
-    if not last:
+    if not keeps_channels_last(x):
         return F.channel_shuffle(x, groups)
     # On CUDA torch's own form loses the channels-last format.
     if not x.is_cuda and (groups not in _THIN or x.numel() <= _SMALL):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from convsmith.nn.shift_forms import is_channels_last
+from convsmith.nn.memory_format import is_channels_last
 
 torch.library.define(
     "convsmith::channel_shuffle",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from convsmith.nn.channels import pair
-from convsmith.nn.shift_forms import keeps_channels_last
+from convsmith.nn.memory_format import keeps_channels_last
 from convsmith.nn.upsample import check_upscale_factor
 
 

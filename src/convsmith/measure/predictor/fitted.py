@@ -98,7 +98,8 @@ class Fitted:
         for name in counts:
             own = _beginning_with(f"model.{name}.", arrays)
             places = range(int(number(counts, name, lowest=0)))  # at the first that is missing DamagedError
-            trees = tuple(Trees.from_arrays(_beginning_with(f"{place}.", own), width=width + 1) for place in places)
+            seen = width + 1  # the pass too
+            trees = tuple(Trees.from_arrays(_beginning_with(f"{place}.", own), width=seen) for place in places)
             ends = [array(own, end, (len(LAW),)) for end in ("lowest", "highest")]
             groups[name] = GroupModel(array(own, "law", (1 + len(LAW),)), trees, *ends)
         correction = Correction(**_numbers(model, "correction", Correction))

@@ -8,14 +8,13 @@ number of kernels and a constant, each with one coefficient: the profiler's shar
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from convsmith.measure.predictor.kernels import CONTEXT_STEP, Kernel
+from convsmith.measure.predictor.kernels import Kernel, rough
 from convsmith.measure.predictor.rows import SHORTEST_US, Rows
 from convsmith.measure.predictor.trees import Array, Trees, fit_trees
 
@@ -73,7 +72,7 @@ class Models:
         """How long a pass of each network takes by the laws: a logarithm to base 2 of microseconds, told roughly."""
         new = [kernel for own in networks for kernel in own if kernel not in self._law_us]
         self._law_us.update(self._by_class(new, lambda model, law, numbers: model.law_us(law)))
-        return [_roughly(sum(map(self._law_us.__getitem__, own))) for own in networks]
+        return [rough(sum(map(self._law_us.__getitem__, own))) for own in networks]
 
     def _by_class(
         self, kernels: Iterable[Kernel], told: Callable[[GroupModel, Array, Array], Array]
@@ -103,7 +102,7 @@ def fit_groups(rows: Mapping[str, Rows], others: Mapping[str, GroupModel]) -> di
     pass_us = np.zeros(1 + max(own.network.max() for own in rows.values()))
     for name, own in rows.items():
         np.add.at(pass_us, own.network, own.count * known[name].law_us(own.law))
-    passes = np.array([_roughly(us) for us in pass_us])
+    passes = np.array([rough(us) for us in pass_us])
     return {**others, **{name: _fit_trees(law, rows[name], passes) for name, law in laws.items()}}
 
 
@@ -121,10 +120,6 @@ def _fit_trees(model: GroupModel, rows: Rows, passes: Array) -> GroupModel:
 
 def _with_passes(numbers: Array, passes: float | Array) -> Array:
     return np.column_stack([numbers, np.broadcast_to(passes, len(numbers))])
-
-
-def _roughly(pass_us: float) -> float:
-    return round(math.log2(pass_us + 1) / CONTEXT_STEP) * CONTEXT_STEP
 
 
 def _fit_any(rows: Mapping[str, Rows]) -> GroupModel:
