@@ -188,9 +188,9 @@ def _step(channels: int) -> float:
 def _lines_a_set(pixels: int, channels: int) -> float:
     """How many of so many pixels lie in one set of the first cache, to base 2, if of each one line is read.
 
-    A set keeps eight lines. Three rows of 14 pixels are read again from where they are for each group of two channels:
-    of 256 channels, 10 pixels to a set, in 0.13 ns a multiplication, of 512, 21 pixels, in 0.19, and of 1024, 42
-    pixels, in 0.36, where of 400, 800 and 1040 channels it is 0.12 to 0.13.
+    Beyond a set's eight lines, rows that are read for one group are read anew for the next. Three rows of 14 pixels of
+    512 channels, 21 pixels to a set, take half as long again as of 496 or 528, and of 1024 channels, 42 pixels, 2.8
+    times as long as of those beside (`benchmarks/cache_sets_speed.py`).
     """
     return math.log2(pixels * max(math.gcd(4 * channels, CACHE_SETS), CACHE_LINE) / CACHE_SETS)
 
