@@ -13,8 +13,10 @@ import torch
 import convsmith as cs
 from convsmith.cli import main
 from convsmith.cli.calibrations import check_calibration
+from convsmith.cli.findings import print_findings
 from convsmith.cli.foreign import foreign
 from convsmith.cli.main import COMMANDS
+from convsmith.measure import Finding
 from convsmith.measure.predictor import About, reading
 from convsmith.measure.profile import Slowdown
 from convsmith.nn import Classifier, ConvNormAct
@@ -199,6 +201,23 @@ def test_receptive_field(convsmith):
     code, _, err = convsmith("receptive-field", "resnet1*")
     assert code == 2
     assert "takes one network, got 'resnet1*'" in err
+
+
+@pytest.mark.slow
+def test_receptive_field_says_what_stands_behind_a_map_and_why_its_field_is_unknown(convsmith):
+    """A vision transformer takes inputs of one size; the attention behind its patches sees all of them."""
+    code, _, err = convsmith("receptive-field", "torchvision:vit_b_16")
+    assert code == 0
+    assert "the field of conv_proj is unknown: the network takes no larger input" in err
+    assert "behind it encoder.layers.encoder_layer_0.self_attention sees the whole input" in err
+
+
+def test_what_could_not_be_judged_is_no_row_of_the_findings(capsys):
+    judged = Finding("G2", ("stages.0",), 4.0, "groups", "why", "no groups")
+    print_findings([Finding("receptive field", (), None, "", "not judged", ""), judged], title="a network")
+    out = capsys.readouterr().out
+    assert "G2" in out
+    assert "receptive field" not in out
 
 
 def test_advise(convsmith, tmp_path):
