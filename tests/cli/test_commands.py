@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import convsmith as cs
-from convsmith.cli import main
 from convsmith.cli.calibrations import check_calibration
 from convsmith.cli.findings import print_findings
 from convsmith.cli.foreign import foreign
@@ -19,35 +18,8 @@ from convsmith.cli.main import COMMANDS
 from convsmith.measure import Finding
 from convsmith.measure.predictor import About, reading
 from convsmith.measure.profile import Slowdown
-from convsmith.nn import Classifier, ConvNormAct
 from convsmith.search import spaces
-
-TINY = cs.Architecture(
-    stem=[cs.spec(ConvNormAct, 4)],
-    stages=[[cs.spec(ConvNormAct, 8, stride=2)]],
-    head=cs.spec(Classifier, 10),
-    in_channels=1,
-    name="tiny",
-)
-
-
-@pytest.fixture
-def convsmith(monkeypatch, capsys, tmp_path):
-    """Run a command in an empty folder; its exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-    TINY.replace(reference=cs.arch.Reference(438, 6992, 8)).save("tiny.json")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["convsmith", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+from tests.cli.tiny import TINY
 
 
 def from_json(result):
@@ -477,7 +449,7 @@ def test_train_trains_where_it_is_told(convsmith, monkeypatch):
         (("cost", "missing.json"), "there is no architecture file missing.json"),
         (("cost", "timm:resnet5"), "unknown network 'timm:resnet5'; did you mean"),
         (("cost", "timm:resnet18.a9_in1k"), "unknown network 'timm:resnet18.a9_in1k'; did you mean resnet18.a"),
-        (("cost", "torchvision:r3d_18"), "); a command gives a batch of images (N, C, H, W), whose side is --input-s"),
+        (("cost", "torchvision:r3d_18"), "); a command gives a batch of images, or of what --input-size says (SIDE, "),
         (("cost", "torchvision:raft_small"), "takes one input, and RAFT takes image1, image2; a command gives a batch"),
         (("quantize", "timm:resnet18", "--weights", "w", "--data", "digits"), "cs.deploy.quantize quantises it"),
         (("train", "--arch", "timm:resnet18", "--data", "digits"), "cs.train.fit trains any module"),

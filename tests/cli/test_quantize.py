@@ -6,7 +6,7 @@ import torch
 
 import convsmith as cs
 from convsmith.cli import main
-from tests.cli.test_commands import TINY
+from tests.cli.tiny import TINY
 
 
 @pytest.fixture

@@ -222,7 +222,9 @@ def test_auto_says_which_back_ends_lack_a_precision():
 def test_what_is_close_to_the_fastest_is_measured_again_by_itself(add_backend, monkeypatch):
     turns = []
 
-    def told(calls, **options):
+    def told(calls, *, watch, **options):
+        watch()
+        watch()
         turns.append([name.partition("/")[0] for name in calls])
         medians = {"eager": 5.0, "a": 1.0, "b": 1.1} if len(turns) == 1 else {"a": 1.2, "b": 1.1}
         return {name: Timing(ms, 0.0, (ms,), 1) for name in calls for ms in [medians[name.partition("/")[0]]]}
@@ -377,7 +379,9 @@ def test_auto_picks_the_fastest_of_those_that_agree(add_backend, monkeypatch):
     def slow(network, example, threads, precision):
         return lambda x: (slow_calls.append(x), network(x))[1]
 
-    def told(calls, **options):  # as a clock would find them: whose calls get to the slow one takes longer
+    def told(calls, *, watch, **options):  # as a clock would find them: whose calls get to the slow one takes longer
+        watch()
+        watch()
         found = {}
         for name, call in calls.items():
             before = len(slow_calls)

@@ -10,7 +10,8 @@ from torch import nn
 
 from convsmith import deploy
 from convsmith.deploy.backends.registry import _BACKENDS, Artefact, Backend
-from convsmith.deploy.ship import table
+from convsmith.deploy.comparison import Candidate
+from convsmith.deploy.ship import doubts, table
 
 LOADER = """import numpy, pathlib
 def load(threads=1):
@@ -92,12 +93,44 @@ def test_the_fastest_with_files_is_taken_and_the_table_says_why_others_are_not(o
     assert shipped.chosen.backend == "quick"
     rows = {row[0]: row for row in table(shipped.candidates)}
     assert set(rows) == {"eager", "slow", "quick", "failing", "wrong", "no_files"}
-    assert rows["eager"][3] == "1.00"
-    assert float(rows["slow"][3]) > 1
-    assert rows["failing"][2:] == ("", "", "", "it has no Linear, which the network itself needs")
-    assert "differs by" in rows["wrong"][5]
+    for row in (rows["eager"], rows["slow"], rows["quick"]):
+        low, high = map(float, row[3].split(" - "))
+        assert low <= float(row[2]) <= high
+    assert rows["eager"][4] == "1.00"
+    assert float(rows["slow"][4]) > 1
+    assert rows["failing"][2:] == ("", "", "", "", "it has no Linear, which the network itself needs")
+    assert "differs by" in rows["wrong"][6]
     thorough = deploy.ship(linear(), tmp_path / "b", X, threads=1, thorough=True)
     assert {row[0] for row in table(thorough.candidates)} == {*rows, "patient"}
+
+
+def test_a_choice_is_in_doubt_where_intervals_overlap_and_where_something_disturbed_it(only):
+    def timed(name, low_ms, high_ms, *warnings):
+        return Candidate(
+            name, "float32", median_ms=(low_ms + high_ms) / 2, low_ms=low_ms, high_ms=high_ms, warnings=warnings
+        )
+
+    only("a", write=make_write())
+    only("b", write=make_write())
+    only("c", write=make_write())
+    only("no_files")
+    chosen = timed("a", 1.0, 1.2, "busy")
+    others = [timed("b", 1.1, 1.4, "busy", "noisy"), timed("c", 1.3, 1.5), timed("no_files", 0.9, 1.3)]
+    assert doubts([*others, chosen, Candidate("b", "bfloat16", rejected="it differs")], chosen) == [
+        "b in float32 may be as fast as a in float32: their intervals overlap",
+        "b in float32, a in float32: busy",
+        "b in float32: noisy",
+    ]
+    assert doubts([timed("c", 1.3, 1.5), timed("b", 1.0, 1.1)], timed("b", 1.0, 1.1)) == []
+
+
+def test_the_readme_tells_what_makes_the_measured_times_doubtful(only, tmp_path, monkeypatch):
+    monkeypatch.setattr("convsmith.deploy.timed.LARGEST_SHARES", {"others_share": (-1.0, "others took {share}")})
+    monkeypatch.setattr("convsmith.deploy.conditions.FEWEST_TICKS", 0)
+    only("numpy", write=make_write())
+    shipped = deploy.ship(linear(), tmp_path / "a", X, threads=1)
+    assert all("others took" in "; ".join(own.warnings) for own in shipped.candidates)
+    assert "- eager in float32, numpy in float32: others took" in (shipped.folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from convsmith.deploy import allocator, clock, rounds
+from convsmith.deploy import allocator, clock, rounds, timed
 from convsmith.deploy.conditions import Conditions
-from convsmith.measure import timed
 from convsmith.measure.cuda_graph import captured
 from convsmith.measure.latency import latencies, latency
 from tests.hand_clock import HandClock

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import InputSize, Json
+from convsmith.cli.arguments import Json, Model
 from convsmith.cli.calibrations import calibration_file
 from convsmith.cli.findings import document, print_findings, saved
 from convsmith.cli.memory import kept_memory
 from convsmith.cli.output import print_json, say
+from convsmith.cli.sizes import InputSize
 from convsmith.cli.subjects import one_subject
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ TaskName = Literal["classification", "detection", "segmentation", "gan", "multi-
 
 @app.command(epilog="Example: convsmith advise mobilenet_v2 --task detection --device-batch 2 --devices 8")
 def advise(
-    architecture: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A zoo name, a .json file, timm:NAME or torchvision:NAME.")
-    ],
+    architecture: Model,
     task: Annotated[TaskName, typer.Option(help="What the network is for.")] = "classification",
     device_batch: Annotated[int, typer.Option(min=1, help="Images on a device in one training step.")] = 32,
     devices: Annotated[int, typer.Option(min=1, help="Devices that train together.")] = 1,

@@ -17,13 +17,19 @@ Names = Annotated[
     list[str],
     typer.Argument(
         metavar="ARCH...",
-        help="Zoo names, globs such as 'resnet*', .json files, timm:NAME or torchvision:NAME.",
+        help="Zoo names, globs such as 'resnet*', .json files, timm:NAME, torchvision:NAME or FILE.py:NAME.",
         show_default=False,
     ),
 ]
-InputSize = Annotated[
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A zoo name, a .json file, timm:NAME, torchvision:NAME or FILE.py:NAME."),
+]
+ImageSide = Annotated[
     int | None,
-    typer.Option(min=1, help="Side of the input in pixels; the network's own by default.", show_default=False),
+    typer.Option(
+        "--input-size", min=1, help="Side of the images in pixels; the data's own by default.", show_default=False
+    ),
 ]
 DataName = Annotated[
     str, typer.Option(help="digits, cluttered_digits, a folder of images in class folders, or torchvision:NAME.")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from convsmith.cli.app import app
 from convsmith.cli.arguments import Json, Threads, positive
+from convsmith.cli.calibration_progress import shown
 from convsmith.cli.calibrations import calibration_file
-from convsmith.cli.output import console, print_json, say
+from convsmith.cli.output import print_json, say
 
 if TYPE_CHECKING:
     from convsmith.arch import Architecture
@@ -59,7 +58,7 @@ def calibrate(
     if input_size is not None and space is None:
         raise ValueError("--input-size is that of the members of --space, and none is given; add it, or leave it out")
     given = _in_turns(_zoo(file) if zoo else iter(()), _members(space, input_size or 224, file) if space else iter(()))
-    with _bar(60 * minutes) as progress:
+    with shown(60 * minutes) as progress:
         predictor = measure.LatencyPredictor.calibrate(
             device, backend, threads=threads, minutes=minutes, architectures=given, path=file, progress=progress
         )
@@ -104,17 +103,3 @@ def _zoo(file: Path) -> Iterator[Given]:
 def _in_turns(*several: Iterator[Given]) -> Iterator[Given]:
     for ones in itertools.zip_longest(*several):
         yield from (one for one in ones if one is not None)
-
-
-@contextmanager
-def _bar(seconds: float) -> Iterator[Any]:
-    """A bar on standard error that follows the time measured; nothing where that is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("calibrate"), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=console(error=True)) as bar:
-        task = bar.add_task("", total=seconds)
-        yield lambda networks, done: bar.update(task, completed=done, description=f"{networks} networks")

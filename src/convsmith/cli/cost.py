@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import Batch, InputSize, Json, Names
+from convsmith.cli.arguments import Batch, Json, Names
 from convsmith.cli.output import print_json, print_table, say
+from convsmith.cli.sizes import InputSize, shown_size
 from convsmith.cli.subjects import Subject, subjects
 
 if TYPE_CHECKING:
@@ -51,17 +52,21 @@ def cost(
         if parts and not json:
             _print_layers(subject, layers) if layers else _print_parts(subject, by, parts)
         own = {f"by_{by}": parts} if by != "total" else {}
-        rows.append({"name": subject.name, "input_size": shape[-1], **totals, **own})
+        rows.append({"name": subject.name, "input_size": shown_size(shape), **totals, **own})
     if json:
         print_json(rows)
         return
     print_table(
         ("name", ">input", ">params", ">MACs", ">activations", ">memory / MB", ">MACs / byte"),
-        ((row["name"], f"{row['input_size']} × {row['input_size']}", *_cells(row, NUMBERS)) for row in rows),
+        ((row["name"], _input(row["input_size"]), *_cells(row, NUMBERS)) for row in rows),
     )
     for row in rows:
         if row["uncounted"]:
             say(f"{row['name']}: no formula for {row['uncounted']}; its MACs are a lower bound")
+
+
+def _input(size: int | str) -> str:
+    return f"{size} × {size}" if isinstance(size, int) else size.replace("x", " × ")
 
 
 def _refuse_stageless(subject: Subject) -> None:

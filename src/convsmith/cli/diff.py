@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import InputSize, Json
+from convsmith.cli.arguments import Json
 from convsmith.cli.output import print_json, print_table
+from convsmith.cli.sizes import InputSize
 from convsmith.cli.subjects import Subject, subjects
 
 Name = Annotated[str, typer.Argument(metavar="ARCH", help="A zoo name or a .json file.", show_default=False)]

@@ -12,20 +12,21 @@ from convsmith.cli.output import say
 from convsmith.cli.subjects import Subject, subjects
 
 if TYPE_CHECKING:
+    from convsmith.cli.sizes import Size
     from convsmith.measure import Target
 
 FILES = (".onnx", ".pte")
 
 
 def measured_elsewhere(
-    names: Sequence[str], target: Target, *, input_size: int | None, settings: Mapping[str, Any]
+    names: Sequence[str], target: Target, *, input_size: Size | None, settings: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """The times of networks and files on a device, taken in turns, as plain data.
 
     Args:
         names: What `subjects` takes, and names of `.onnx` and `.pte` files.
         target: The device.
-        input_size: Side of the input of the networks that are exported (default: their own).
+        input_size: Size of the input of the networks that are exported (default: their own).
         settings: Further arguments of `measure.remote_latency`.
     """
     from convsmith import measure
@@ -67,7 +68,7 @@ def refuse_files(names: Sequence[str]) -> None:
             )
 
 
-def _exported(subject: Subject, path: Path, input_size: int | None) -> Path:
+def _exported(subject: Subject, path: Path, input_size: Size | None) -> Path:
     import torch
 
     from convsmith import deploy

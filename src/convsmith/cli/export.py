@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import Batch, InputSize, Json, Threads
+from convsmith.cli.arguments import Batch, Json, Model, Threads
 from convsmith.cli.memory import kept_memory
 from convsmith.cli.output import print_json, print_table, say
+from convsmith.cli.sizes import InputSize
 from convsmith.cli.subjects import one_subject
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 @app.command(epilog="Example: convsmith export resnet18 --weights resnet18.pth --backend auto --precision bfloat16")
 def export(
-    architecture: Annotated[
-        str, typer.Argument(metavar="ARCH", help="A zoo name, a .json file, timm:NAME or torchvision:NAME.")
-    ],
+    architecture: Model,
     format: Annotated[str, typer.Option(help="The format of the file: onnx.")] = "onnx",
     backend: Annotated[
         str | None,
@@ -94,7 +93,7 @@ def export(
 
 
 def _print(shipment: deploy.Shipment, name: str, *, keeps_memory: bool, json: bool) -> None:
-    from convsmith.deploy.ship import COLUMNS, table
+    from convsmith.deploy.ship import COLUMNS, doubts, table
 
     if json:
         print_json(
@@ -102,8 +101,10 @@ def _print(shipment: deploy.Shipment, name: str, *, keeps_memory: bool, json: bo
         )
         return
     print_table(
-        [*COLUMNS[:2], *(f">{column}" for column in COLUMNS[2:5]), f"~{COLUMNS[5]}"], table(shipment.candidates)
+        [*COLUMNS[:2], *(f">{column}" for column in COLUMNS[2:-1]), f"~{COLUMNS[-1]}"], table(shipment.candidates)
     )
+    for doubt in doubts(shipment.candidates, shipment.chosen):
+        say(doubt)
     say(
         f"wrote {shipment.folder}: {', '.join(shipment.files)} for {shipment.chosen.backend} in "
         f"{shipment.chosen.precision}, loader.py and README.md; run by the loader, it differs from eager by at most "

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import Batch, InputSize, Json, Names, Threads, positive
+from convsmith.cli.arguments import Batch, Json, Names, Threads, positive
 from convsmith.cli.elsewhere import measured_elsewhere, refuse_files, refuse_local
 from convsmith.cli.memory import kept_memory
 from convsmith.cli.output import print_json, say
+from convsmith.cli.sizes import InputSize, shown_size
 from convsmith.cli.subjects import subjects
 from convsmith.cli.times import print_times, tried
 
@@ -100,7 +101,8 @@ def latency(
                 rounds=rounds,
                 budget_seconds=seconds,
             )
-            rows += [{"name": name, **dataclasses.asdict(own), "input_size": shape[-1]} for name, own in found.items()]
+            size = {"input_size": shown_size(shape)}
+            rows += [{"name": name, **dataclasses.asdict(own), **size} for name, own in found.items()]
     _print(rows, ("backend", "device", "precision", "batch", "threads", "input_size"), json=json)
     if backend == "auto" and not json:
         for row in rows:

@@ -15,8 +15,8 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 PATHS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 GO_ON = ("calibrate", "search", "train", "demo")  # where they were stopped
 OTHER_INPUTS = (
-    "a command gives a batch of images (N, C, H, W), whose side is --input-size; measure networks of other inputs by "
-    "cs.measure.count in Python"
+    "a command gives a batch of images, or of what --input-size says (SIDE, HxW, CxHxW, CxDxHxW); measure networks of "
+    "other inputs by cs.measure.count in Python"
 )
 COMMANDS = (
     "list",

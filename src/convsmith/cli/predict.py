@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import Batch, InputSize, Json, Threads
+from convsmith.cli.arguments import Batch, Json, Threads
 from convsmith.cli.calibrations import opened
 from convsmith.cli.output import print_json, print_table, say
+from convsmith.cli.sizes import InputSize, shown_size
 from convsmith.cli.subjects import subjects
 
 
@@ -41,7 +42,8 @@ def predict(
         shape = subject.shape(batch, input_size)
         milliseconds = predictor.predict_ms(subject.architecture, shape, unknown="ignore")
         unknown = predictor.unknown(subject.architecture, shape)
-        rows.append({"name": subject.name, "latency_ms": milliseconds, "input_size": shape[-1], "unknown": unknown})
+        size = shown_size(shape)
+        rows.append({"name": subject.name, "latency_ms": milliseconds, "input_size": size, "unknown": unknown})
     if json:
         print_json(rows)
         return

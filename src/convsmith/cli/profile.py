@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import Batch, InputSize, Json, Threads
+from convsmith.cli.arguments import Batch, Json, Model, Threads
 from convsmith.cli.output import print_json, print_table, say
+from convsmith.cli.sizes import InputSize
 from convsmith.cli.subjects import one_subject
 
 SLOWED = 1.25  # times the pass that the operators may take together before it is told
@@ -32,9 +33,7 @@ COLUMNS = {
 
 @app.command(epilog="Example: convsmith profile shufflenet_v1_g3 --backend onnxruntime --by layer --html profile.html")
 def profile(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A zoo name, a .json file, timm:NAME or torchvision:NAME.")
-    ],
+    model: Model,
     backend: Annotated[str, typer.Option(help="eager, onnxruntime, openvino or executorch.")] = "eager",
     by: Annotated[str, typer.Option(help="category, operator, module or layer.")] = "category",
     batch: Batch = 1,

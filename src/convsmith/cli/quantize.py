@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import DataName, InputSize, Json, Threads
+from convsmith.cli.arguments import DataName, ImageSide, Json, Threads
 from convsmith.cli.output import print_json, print_table, say
 from convsmith.cli.subjects import architecture_for
 
@@ -33,7 +33,7 @@ def quantize(
     max_drop: Annotated[float, typer.Option(min=0.0, help="How much accuracy may be lost, of 1.")] = 0.01,
     out: Annotated[Path | None, typer.Option(help="The folder to write; ARCH-int8 by default.")] = None,
     threads: Threads = 1,
-    input_size: InputSize = None,
+    input_size: ImageSide = None,
     json: Json = False,
 ) -> None:
     """Quantise a network after training, judge it on the validation split, and write what is shipped."""

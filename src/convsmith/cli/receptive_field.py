@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import InputSize, Json
+from convsmith.cli.arguments import Json, Model
 from convsmith.cli.output import print_json, print_table, say
+from convsmith.cli.sizes import InputSize
 from convsmith.cli.subjects import one_subject
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ BESIDES = {  # by whether each value sees all rows, and all columns
 
 @app.command("receptive-field", epilog="Example: convsmith receptive-field resnet50 --effective")
 def receptive_field(
-    architecture: Annotated[
-        str, typer.Argument(metavar="ARCH", help="A zoo name, a .json file, timm:NAME or torchvision:NAME.")
-    ],
+    architecture: Model,
     input_size: InputSize = None,
     at: Annotated[
         str | None, typer.Option(help="The module whose map is asked for; the last one by default.", show_default=False)

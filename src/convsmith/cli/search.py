@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import DataName, InputSize, Json, RunDir, Seed, Threads, positive, run_name
+from convsmith.cli.arguments import DataName, ImageSide, Json, RunDir, Seed, Threads, positive, run_name
 from convsmith.cli.memory import kept_memory
 from convsmith.cli.output import print_json, print_table, say
 from convsmith.cli.search_options import check_limited, chosen_executor, latency_limit, strategy_options
@@ -54,7 +54,7 @@ def search(
         float | None,
         typer.Option(callback=positive, help="Time of one trial, with --executor process.", show_default=False),
     ] = None,
-    input_size: InputSize = None,
+    input_size: ImageSide = None,
     seed: Seed = 0,
     run_dir: RunDir = None,
     json: Json = False,

@@ -10,8 +10,9 @@ import typer
 
 from convsmith.arch import write_whole
 from convsmith.cli.app import app
-from convsmith.cli.arguments import InputSize, Json
+from convsmith.cli.arguments import Json
 from convsmith.cli.output import print_json, print_table, say
+from convsmith.cli.sizes import InputSize
 from convsmith.cli.subjects import subjects
 
 if TYPE_CHECKING:
@@ -36,15 +37,16 @@ def show(
             f"show takes one zoo name or .json file, got {architecture!r}; `convsmith list` shows the names"
         )
     shape = subject.shape(1, input_size)
-    rows = architecture_rows(subject.architecture, shape[1:])
+    image = (shape[1], shape[2], shape[3])
+    rows = architecture_rows(subject.architecture, image)
     total = cost(subject.architecture, shape)
-    sizes = resolutions(rows, shape[-1])
+    sizes = resolutions(rows, image[1])
     if svg is not None:
-        write_whole(svg, architecture_svg(subject.architecture, shape[1:]))
+        write_whole(svg, architecture_svg(subject.architecture, image))
     if json:
         print_json(
             {
-                **{"name": subject.name, "input": shape[1:], "params": total.params, "macs": total.macs},
+                **{"name": subject.name, "input": image, "params": total.params, "macs": total.macs},
                 "blocks": [dataclasses.asdict(row) for row in rows],
                 "resolutions": [dataclasses.asdict(size) for size in sizes],
             }
@@ -56,7 +58,7 @@ def show(
             *((r.stage, r.block, r.words, r.output_size, f"{r.params:,}", f"{r.macs:,}") for r in rows),
             ("total", "", "", "", f"{total.params:,}", f"{total.macs:,}"),
         ],
-        title=f"{subject.name}, input {' × '.join(map(str, shape[1:]))}",
+        title=f"{subject.name}, input {' × '.join(map(str, image))}",
     )
     print_table(
         (">stride", ">map", ">blocks", ">params", ">MACs", ">share of MACs"),

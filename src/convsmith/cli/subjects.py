@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convsmith.cli.foreign import foreign
+from convsmith.cli.own_files import OF_FILE, from_file
+from convsmith.cli.sizes import Size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """A network that a command line names: ours as an architecture, another library's as a module."""
+    """A network that a command line names: ours as an architecture, another library's or the user's own as a module."""
 
     name: str
     in_channels: int
@@ -25,19 +27,24 @@ class Subject:
     architecture: Architecture | None
     build: Callable[[], nn.Module]
 
-    def shape(self, batch: int = 1, input_size: int | None = None) -> tuple[int, int, int, int]:
-        """The input's shape: its own size, or the one asked for."""
-        side = input_size or self.input_size
-        return batch, self.in_channels, side, side
+    def shape(self, batch: int = 1, input_size: Size | None = None) -> tuple[int, ...]:
+        """The input's shape: its own size, or the one asked for; ValueError where an architecture gets no image."""
+        found = (input_size or Size((self.input_size,))).shape(batch, self.in_channels)
+        if self.architecture is not None and len(found) != 4:
+            size = "x".join(map(str, found[1:]))
+            raise ValueError(f"an architecture takes images, and --input-size is {size}; give SIDE, HxW or CxHxW")
+        return found
 
 
 def subjects(names: list[str]) -> list[Subject]:
-    """The networks of zoo names, globs, files and other libraries' names, in order, each once."""
+    """The networks of zoo names, globs, files, other libraries' names and a user's own, in order, each once."""
     from convsmith import zoo
 
     found: dict[str, Subject] = {}
     for name in names:
-        if ":" in name:
+        if OF_FILE in name:
+            found[name] = Subject(name, *from_file(name))
+        elif ":" in name:
             channels, size, build = foreign(name)
             found[name] = Subject(name, channels, size, None, build)
         elif name.endswith(".json"):
@@ -62,14 +69,17 @@ def one_subject(name: str) -> Subject:
 
 
 def architecture_for(name: str, data: DataSet) -> Architecture:
-    """A zoo name with the classes and channels of the data, at the size of its images; a file as it is."""
+    """A zoo name with the classes and channels of the data, at the size of its images; a file's as it is."""
     from convsmith import zoo
 
     if name.endswith(".json"):
         return zoo.find(name)
+    own = from_file(name)[2] if OF_FILE in name else None
+    if own is not None:
+        return own
     if ":" in name:
         raise ValueError(
-            f"a zoo name or a .json file is asked for, and {name} is a network of another library; in Python "
+            f"a zoo name or a .json file is asked for, and {name} is a module; in Python "
             "cs.train.fit trains any module, and cs.deploy.quantize quantises it"
         )
     channels, side, _ = data.input_shape

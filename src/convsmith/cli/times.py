@@ -14,7 +14,7 @@ def print_times(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> N
     """One row per network: its time, interval and ratio, then the settings; warnings go to standard error.
 
     Args:
-        rows: `name` and the fields of a `measure.timed.Timed`, as plain data.
+        rows: `name` and the fields of a `deploy.timed.Timed`, as plain data.
         settings: Further fields to show.
     """
     ratios = any(row["ratio"] for row in rows)

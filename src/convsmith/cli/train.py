@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from convsmith.cli.app import app
-from convsmith.cli.arguments import DataName, InputSize, Json, RunDir, Seed, run_name
+from convsmith.cli.arguments import DataName, ImageSide, Json, RunDir, Seed, run_name
 from convsmith.cli.output import print_json, say
 from convsmith.cli.subjects import architecture_for
 
@@ -24,7 +24,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.", show_default=False)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.", show_default=False)] = None,
     seed: Seed = 0,
-    input_size: InputSize = None,
+    input_size: ImageSide = None,
     device: Annotated[str, typer.Option(help="Where to train, as torch names it.")] = "cpu",
     run_dir: RunDir = None,
     json: Json = False,

@@ -22,10 +22,12 @@ from convsmith.deploy.agreement import (
     check_run,
     eager_run,
 )
+from convsmith.deploy.conditions import Watch
 from convsmith.deploy.cores import pinned
 from convsmith.deploy.passes.lean import lean
 from convsmith.deploy.precision import PRECISIONS, check_precision, precision_of, without_autocast
 from convsmith.deploy.snapshot import snapshot
+from convsmith.deploy.timed import Timed, timed
 from convsmith.deploy.uncollected import uncollected
 
 ROUNDS, BUDGET_SECONDS = 7, 2.0
@@ -38,7 +40,8 @@ class Candidate:
 
     `difference` is the largest one from eager in the network's own precision, as a share of eager's largest output.
     `rejected` says why it cannot be taken: it fails, or differs by more than its precision explains. `median_ms` is
-    of one pass over the example, and None where it was not timed.
+    of one pass over the example, `low_ms` and `high_ms` are the ends of its interval, and all are None where it was not
+    timed; `warnings` are reasons not to trust them.
     """
 
     backend: str
@@ -47,6 +50,9 @@ class Candidate:
     difference: float | None = None
     median_ms: float | None = None
     rejected: str = ""
+    low_ms: float | None = None
+    high_ms: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Comparison:
@@ -157,16 +163,23 @@ class Comparison:
         if len(close) > 1:  # eager, which is many times slower, took most of the time: few rounds were made
             timings |= self._timed(close, CLOSE_ROUNDS)
         for key in self.runs:
-            self.candidates[key] = replace(self.candidates[key], median_ms=timings[key].median_ms)
+            known = {name: getattr(timings[key], name) for name in ("median_ms", "low_ms", "high_ms", "warnings")}
+            self.candidates[key] = replace(self.candidates[key], **known)
 
-    def _timed(self, keys: Sequence[tuple[str, str]], rounds: int) -> dict[tuple[str, str], clock.Timing]:
+    def _timed(self, keys: Sequence[tuple[str, str]], rounds: int) -> dict[tuple[str, str], Timed]:
         example = self.example.clone()  # what changes its input in place would change what later runs are compared on
         calls = {"/".join(key): partial(self.runs[key], example) for key in keys}
         # Threads of a CUDA device's driver stay where they are.
-        with nullcontext() if self.example.is_cuda else pinned(self.threads):
-            found = clock.measure(
-                calls, rounds=rounds, budget_seconds=BUDGET_SECONDS * len(calls), device=self.example.device
+        with nullcontext() if self.example.is_cuda else pinned(self.threads) as cores:
+            watch = Watch(cores)
+            timings = clock.measure(
+                calls,
+                rounds=rounds,
+                budget_seconds=BUDGET_SECONDS * len(calls),
+                device=self.example.device,
+                watch=watch.note,
             )
+            found = timed(timings, watch.conditions(), threads=self.threads)
         return {key: found["/".join(key)] for key in keys}
 
     @property

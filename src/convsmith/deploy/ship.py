@@ -120,13 +120,14 @@ def ship(
 
 
 def table(candidates: Sequence[Candidate]) -> list[tuple[str, ...]]:
-    """Rows of back end, precision, milliseconds, ratio to eager, difference from eager or the reason against it."""
+    """Rows of the `COLUMNS`; in the last one stands the reason instead where a candidate was rejected."""
     eager = next((c.median_ms for c in candidates if c.backend == "eager" and c.median_ms), None)
     return [
         (
             c.backend,
             c.precision,
             "" if c.median_ms is None else f"{c.median_ms:.3f}",
+            "" if c.low_ms is None or c.high_ms is None else f"{c.low_ms:.3f} - {c.high_ms:.3f}",
             "" if c.median_ms is None or eager is None else f"{c.median_ms / eager:.2f}",
             "" if c.prepare_seconds is None else f"{c.prepare_seconds:.1f}",
             c.rejected or ("" if c.difference is None else f"{c.difference:.1e}"),
@@ -135,7 +136,27 @@ def table(candidates: Sequence[Candidate]) -> list[tuple[str, ...]]:
     ]
 
 
-COLUMNS = ("back end", "precision", "ms", "of eager", "s to prepare", "difference from eager")
+COLUMNS = ("back end", "precision", "ms", "interval", "of eager", "s to prepare", "difference from eager")
+
+
+def doubts(candidates: Sequence[Candidate], chosen: Candidate) -> list[str]:
+    """Why the choice among candidates is in doubt: intervals that overlap, and what disturbed the measurement."""
+    fastest_ms = chosen.high_ms or 0.0
+    others = [own for own in candidates if own != chosen and own.backend in _with_files()]
+    found = [
+        f"{_named(own)} may be as fast as {_named(chosen)}: their intervals overlap"
+        for own in others
+        if own.low_ms is not None and own.low_ms <= fastest_ms
+    ]
+    causes: dict[str, list[str]] = {}
+    for own in candidates:
+        for warning in own.warnings:
+            causes.setdefault(warning, []).append(_named(own))
+    return [*found, *(f"{', '.join(names)}: {warning}" for warning, names in causes.items())]
+
+
+def _named(candidate: Candidate) -> str:
+    return f"{candidate.backend} in {candidate.precision}"
 
 
 def _move(made: Path, folder: Path) -> None:
@@ -182,6 +203,7 @@ def _readme(found: Comparison, chosen: Candidate, artefact: Artefact, difference
     packages = [f"{name}=={_version(name)}" if _version(name) else name for name in artefact.packages]
     title = getattr(getattr(found.network, "architecture", None), "name", "") or type(found.network).__name__
     note = f"\n\n{unseen[0].upper()}{unseen[1:]}." if unseen else ""
+    doubted = "".join(f"\n- {doubt}" for doubt in doubts(tuple(found.candidates.values()), chosen))
     return f"""# {title} for {chosen.backend} in {chosen.precision}
 
     pip install {" ".join(packages)}
@@ -197,6 +219,7 @@ Chosen among these, measured in turns on {found.threads} thread{"s" if found.thr
 {len(found.example)} by convsmith {convsmith.__version__}:
 
 {chr(10).join("| " + " | ".join(row) + " |" for row in rows)}
+{doubted}
 """
 
 

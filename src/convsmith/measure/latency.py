@@ -18,9 +18,9 @@ from convsmith.deploy.precision import precision_of
 from convsmith.deploy.prepare import Prepared
 from convsmith.deploy.rounds import Call
 from convsmith.deploy.snapshot import module_of, snapshot
+from convsmith.deploy.timed import Timed, timed
 from convsmith.measure.cuda_graph import captured
 from convsmith.measure.outputs import FirstOutput
-from convsmith.measure.timed import Timed, timed
 from convsmith.network.shapes import check_shape
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}

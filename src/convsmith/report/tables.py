@@ -67,7 +67,7 @@ class Resolution:
     share_of_macs: float
 
 
-def resolutions(rows: list[BlockRow], input_side: int) -> list[Resolution]:
+def resolutions(rows: list[BlockRow], input_height: int) -> list[Resolution]:
     """What an architecture spends at each size of map, from the rows of `architecture_rows`; the head has no map.
 
     Networks that downsample fast, such as ShuffleNet (stride 8 behind three layers), spend little on large maps.
@@ -76,7 +76,7 @@ def resolutions(rows: list[BlockRow], input_side: int) -> list[Resolution]:
     sized = [row for row in rows if len(row.output) == 3]
     return [
         Resolution(
-            stride=round(input_side / size[0]),
+            stride=round(input_height / size[0]),
             output=size,
             blocks=len(group := [row for row in sized if row.output[1:] == size]),
             params=sum(row.params for row in group),

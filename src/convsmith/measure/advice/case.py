@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from convsmith.arch import Architecture
+from convsmith.deploy.timed import Ratio
 from convsmith.measure.advice.finding import SPEED, Finding, Gain, Task
 from convsmith.measure.advice.flow import Operation, follow
 from convsmith.measure.cost import Cost, cost
@@ -17,7 +18,6 @@ from convsmith.measure.count import ModuleCounts
 from convsmith.measure.latency import latencies
 from convsmith.measure.predictor import LatencyPredictor
 from convsmith.measure.profile import Profile, profile
-from convsmith.measure.timed import Ratio
 from convsmith.network import build
 from convsmith.network.shapes import Shape
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from convsmith.deploy.clock import check_positive
+from convsmith.deploy.timed import timed
 from convsmith.measure.remote import executorch, onnx
 from convsmith.measure.remote.adb import Adb
 from convsmith.measure.remote.folder import in_folder
@@ -14,7 +15,6 @@ from convsmith.measure.remote.result import Found, RemoteLatency, Settings
 from convsmith.measure.remote.ssh import Ssh
 from convsmith.measure.remote.target import Target, parse_target
 from convsmith.measure.remote.transport import Deadline, Transport
-from convsmith.measure.timed import timed
 
 FORMATS = (".onnx", ".pte")
 TRANSPORTS: dict[str, Callable[[Target], Transport]] = {"ssh": Ssh, "adb": Adb}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from convsmith.deploy.conditions import Conditions
 from convsmith.deploy.rounds import Timing
-from convsmith.measure.timed import Timed
+from convsmith.deploy.timed import Timed
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,26 @@
+import sys
+
+import pytest
+
+import convsmith as cs
+from convsmith.cli import main
+from tests.cli.tiny import TINY
+
+
+@pytest.fixture
+def convsmith(monkeypatch, capsys, tmp_path):
+    """Run a command in an empty folder; its exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    TINY.replace(reference=cs.arch.Reference(438, 6992, 8)).save("tiny.json")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["convsmith", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
