@@ -42,7 +42,7 @@ IMITATES = {
         *("mobilenet_v1", "mobilenet_v2", "xception", "aligned_xception", "xception_145m", "waterfall_xception"),
         *("shiftnet", "shiftresnet"),
     ),
-    ("shuffled", "grouped", "interleaved"): ("shufflenet_v1", "igcnet", "clcnet", "nin", "deep_roots"),
+    ("shuffled", "grouped", "interleaved", "clashing"): ("shufflenet_v1", "igcnet", "clcnet", "nin", "deep_roots"),
     ("split_unit", "halves"): ("shufflenet_v2", "shufflenet_v2_deep"),
     ("dense", "condensed", "pre_norm", "branches"): ("densenet", "condensenet"),
     ("inception", "branches", "pooled"): ("googlenet", "inception_v3", "inception_resnet"),

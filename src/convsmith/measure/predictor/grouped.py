@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 
 from convsmith.measure.predictor.steps import Motif, Sizes, power_of_two
@@ -9,6 +10,7 @@ from convsmith.measure.predictor.writer import Writer
 
 GROUP_CHANNELS = (1, 2, 2, 2, 2, 3, 4, 4, 6, 8, 12, 16, 16, 16, 24, 32, 32, 64)  # of many groups
 POWERS_SHARE = 0.3  # of many groups' numbers and widths: as such maps make a cache slow whose pixels share its sets
+CLASHING = (2e4, 2e5)  # elements of a map of many groups whose pixels share sets
 FEW_GROUPS = (2, 3, 4, 4, 8, 8)
 ALIGNS = (1, 1, 4, 16)  # of the channels of a group
 
@@ -35,6 +37,22 @@ def interleaved(rng: Random, sizes: Sizes) -> Motif:
             shared = groups if w.shapes[x][0] % groups == 0 else 1
             y = w.add(y, x if w.shapes[x][0] == width else w.conv(x, width, groups=shared))
         return w.act(y, act)
+
+    return apply
+
+
+def clashing(rng: Random, sizes: Sizes) -> Motif:
+    """Convolutions of groups of few channels on maps whose pixels lie a power of two apart, and pointwise ones."""
+    depth, kernel, biased = rng.choice((2, 2, 2, 4, 8)), rng.choice((3, 3, 5)), rng.random() < 0.3
+    elements, pointwise = math.exp(rng.uniform(*map(math.log, CLASHING))), rng.random() < 0.5
+
+    def apply(w: Writer, x: str, act: str) -> str:
+        channels, height, across = w.shapes[x]
+        width = min(max(power_of_two(elements / height / across), 128), 1024)
+        y = x if channels == width else w.act(w.conv(x, width), act)
+        y = w.conv(y, width, (kernel, kernel), groups=width // depth, bias=biased)
+        y = w.conv(w.act(y, act), width, groups=1 if pointwise else depth)
+        return w.act(w.add(x, y) if channels == width else y, act)
 
     return apply
 

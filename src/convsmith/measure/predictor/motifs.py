@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from convsmith.measure.predictor.grouped import condensed, interleaved, shuffled
+from convsmith.measure.predictor.grouped import clashing, condensed, interleaved, shuffled
 from convsmith.measure.predictor.steps import Motif, Sizes, pooled, squeeze
 from convsmith.measure.predictor.writer import Writer
 
@@ -30,7 +30,7 @@ def _bottleneck(rng: Random, sizes: Sizes) -> Motif:
 
 
 def _basic(rng: Random, sizes: Sizes) -> Motif:
-    width, kernel = sizes.some(), rng.choice((3, 3, 5))
+    width, kernel = sizes.some(), rng.choice((3, 5))
 
     def apply(w: Writer, x: str, act: str) -> str:
         y = w.act(w.conv(x, width, (kernel, kernel)), act)
@@ -158,6 +158,6 @@ def _narrow(rng: Random, sizes: Sizes) -> Motif:
 
 
 MOTIFS: tuple[Callable[[Random, Sizes], Motif], ...] = (
-    _bottleneck, _basic, *(_inverted,) * 3, _separable, _dense, _split_unit, _inception, _cell,
-    *(interleaved,) * 2, shuffled, condensed, _narrow,
+    _bottleneck, *(_basic,) * 2, *(_inverted,) * 3, _separable, _dense, _split_unit, _inception, _cell,
+    *(interleaved,) * 2, *(clashing,) * 2, shuffled, condensed, _narrow,
 )  # fmt: skip
