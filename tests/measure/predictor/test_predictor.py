@@ -229,9 +229,9 @@ def test_an_unknown_kernel_is_told_and_measured_on_demand(predictor):
 
 def test_a_kernel_larger_than_any_measured_is_told(predictor):
     huge = cs.Architecture(
-        stem=[cs.spec(ConvNormAct, 16)], stages=[[cs.spec(ConvNormAct, 4000, kernel_size=1)] * 2], name="huge"
+        stem=[cs.spec(ConvNormAct, 16)], stages=[[cs.spec(ConvNormAct, 9000, kernel_size=1)] * 2], name="huge"
     )
-    assert any("e+07 weights, measured" in name for name in predictor.unknown(huge, (1, 3, 4, 4)))
+    assert any("e+08 weights, measured" in name for name in predictor.unknown(huge, (1, 3, 4, 4)))
 
 
 def test_a_batch_or_a_size_outside_the_calibration_is_told(predictor):
