@@ -8,10 +8,8 @@ from tests.cli.tiny import TINY
 
 
 @pytest.fixture
-def convsmith(monkeypatch, capsys, tmp_path):
-    """Run a command in an empty folder; its exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-    TINY.replace(reference=cs.arch.Reference(438, 6992, 8)).save("tiny.json")
+def run_command(monkeypatch, capsys):
+    """Run a command line; its exit code, standard output and standard error."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["convsmith", *map(str, arguments)])
@@ -20,7 +18,14 @@ def convsmith(monkeypatch, capsys, tmp_path):
             main()
         except SystemExit as end:
             code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def convsmith(run_command, monkeypatch, tmp_path):
+    """Run a command in an empty folder; its exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    TINY.replace(reference=cs.arch.Reference(438, 6992, 8)).save("tiny.json")
+    return run_command

@@ -7,14 +7,13 @@ import sys
 import pytest
 
 import convsmith as cs
-from convsmith.cli import main
 from convsmith.nn import Classifier, ConvNormAct
 
 TINY = cs.Architecture(stem=[cs.spec(ConvNormAct, 4)], stages=[], head=cs.spec(Classifier, 10), in_channels=1)
 
 
 @pytest.fixture
-def convsmith(monkeypatch, capsys, tmp_path):
+def convsmith(run_command, monkeypatch, tmp_path):
     """Run a command in a folder with a network and files; its exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
     TINY.save("tiny.json")
@@ -26,17 +25,7 @@ def convsmith(monkeypatch, capsys, tmp_path):
     for name in ("a.onnx", "a.pte"):
         (tmp_path / name).write_bytes(b"no model")
 
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["convsmith", "latency", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return lambda *arguments: run_command("latency", *arguments)
 
 
 @pytest.mark.slow

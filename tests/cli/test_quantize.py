@@ -1,16 +1,14 @@
 import json
-import sys
 
 import pytest
 import torch
 
 import convsmith as cs
-from convsmith.cli import main
 from tests.cli.tiny import TINY
 
 
 @pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
+def command(run_command, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     TINY.save("tiny.json")
     torch.manual_seed(0)
@@ -19,16 +17,7 @@ def command(monkeypatch, capsys, tmp_path):
     result = cs.train.fit(cs.create_model(TINY), cs.tasks.Classification(10), data, recipe, progress=False)
     cs.network.save_weights(result.network, "w.safetensors")
 
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["convsmith", "quantize", "tiny.json", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    return run, result
+    return lambda *arguments: run_command("quantize", "tiny.json", *arguments), result
 
 
 @pytest.mark.slow

@@ -12,7 +12,12 @@ from convsmith.cli.output import print_json, print_table
 from convsmith.cli.sizes import InputSize
 from convsmith.cli.subjects import Subject, subjects
 
-Name = Annotated[str, typer.Argument(metavar="ARCH", help="A zoo name or a .json file.", show_default=False)]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="ARCH", help="A zoo name, a .json file, or an architecture's FILE.py:NAME.", show_default=False
+    ),
+]
 
 
 @app.command(epilog="Example: convsmith diff resnet50 resnet50_v1")

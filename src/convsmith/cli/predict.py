@@ -20,7 +20,9 @@ def predict(
     architectures: Annotated[
         list[str],
         typer.Argument(
-            metavar="ARCH...", help="Zoo names, globs such as 'resnet*', or .json files.", show_default=False
+            metavar="ARCH...",
+            help="Zoo names, globs such as 'resnet*', .json files, or FILE.py:NAME.",
+            show_default=False,
         ),
     ],
     backend: Annotated[str, typer.Option(help="What was calibrated.")] = "onnxruntime",

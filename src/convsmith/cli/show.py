@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 @app.command(epilog="Example: convsmith show mobilenet_v2 --input-size 160")
 def show(
-    architecture: Annotated[str, typer.Argument(metavar="ARCH", help="A zoo name or a .json file.")],
+    architecture: Annotated[
+        str, typer.Argument(metavar="ARCH", help="A zoo name, a .json file, or an architecture's FILE.py:NAME.")
+    ],
     input_size: InputSize = None,
     svg: Annotated[Path | None, typer.Option(help="Write a picture to this file, too.", show_default=False)] = None,
     json: Json = False,

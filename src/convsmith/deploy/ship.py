@@ -203,7 +203,8 @@ def _readme(found: Comparison, chosen: Candidate, artefact: Artefact, difference
     packages = [f"{name}=={_version(name)}" if _version(name) else name for name in artefact.packages]
     title = getattr(getattr(found.network, "architecture", None), "name", "") or type(found.network).__name__
     note = f"\n\n{unseen[0].upper()}{unseen[1:]}." if unseen else ""
-    doubted = "".join(f"\n- {doubt}" for doubt in doubts(tuple(found.candidates.values()), chosen))
+    doubted = [f"- {doubt}" for doubt in doubts(tuple(found.candidates.values()), chosen)]
+    below = "\n".join(["", *doubted, ""]) if doubted else ""
     return f"""# {title} for {chosen.backend} in {chosen.precision}
 
     pip install {" ".join(packages)}
@@ -219,8 +220,7 @@ Chosen among these, measured in turns on {found.threads} thread{"s" if found.thr
 {len(found.example)} by convsmith {convsmith.__version__}:
 
 {chr(10).join("| " + " | ".join(row) + " |" for row in rows)}
-{doubted}
-"""
+{below}"""
 
 
 def _version(package: str) -> str:
